@@ -1,0 +1,60 @@
+"""The step being made: facts are applied to the state as they are drafted, so later decisions see them."""
+
+from __future__ import annotations
+
+from openline.core.effects import Effect, SendError
+from openline.core.facts import Fact
+from openline.core.inputs import Input
+from openline.core.model import Problem
+from openline.core.state import State, evolve
+from openline.types import ConnectionId, Epoch, Now, Seq
+
+
+class Draft:
+    """One step in the making. ``fact`` is the only way to change the state, and every change is a fact."""
+
+    __slots__ = ("_ids", "effects", "facts", "input", "is_rejected", "now", "state")
+
+    def __init__(self, state: State, input_: Input, now: Now) -> None:
+        self.state = state
+        self.input = input_
+        self.now = now
+        self.facts: list[Fact] = []
+        self.effects: list[Effect] = []
+        self.is_rejected = False
+        self._ids = 0
+
+    def fact(self, fact: Fact) -> None:
+        evolve(self.state, fact, self.now)
+        self.facts.append(fact)
+
+    def effect(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def new_id(self, prefix: str) -> str:
+        """An id from (session, seq, ordinal): the same at every replay, unique within the session.
+
+        The tail of the session id keeps ids of different sessions apart for people and for logs.
+        """
+        tail = "".join(c for c in self.state.session[-8:] if c.isalnum())
+        self._ids += 1
+        return f"{prefix}_{tail}{self.state.seq + 1:06d}{self._ids:02d}"
+
+    def reject(
+        self, conn: ConnectionId, command: str, code: str, message: str, param: str | None = None
+    ) -> None:
+        """Refuse a command: nothing happened; its sender (if a client) is told why."""
+        self.is_rejected = True
+        if conn:
+            self.effect(SendError(conn, command, Problem(code, message, param=param)))
+
+    def elapsed_ms(self, since_ns: int) -> int:
+        return (self.now.mono_ns - since_ns) // 1_000_000
+
+    @property
+    def seq(self) -> Seq:
+        return self.state.seq
+
+    @property
+    def epoch(self) -> Epoch:
+        return self.state.epoch

@@ -1,0 +1,374 @@
+"""What happened outside: everything that can be given to ``Session.handle``.
+
+Frozen values. An input that leads to a fact is stored with it, so that a replay can hand it in again;
+what was accumulated outside (text, audio counts, a recognizer's result) arrives here whole.
+``conn`` and ``command`` name the connection and the client's own event id; both are empty for agent code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from openline.core.model import (
+    AudioRange,
+    Cut,
+    HeardSource,
+    Item,
+    Limits,
+    Problem,
+    ResponseRequest,
+    SessionConfig,
+    Usage,
+)
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, SessionId, TurnId
+
+# ------------------------------------------------------------------------------------------- ownership
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A new session, owned by ``node`` under ``epoch``. First input of every log, exactly once."""
+
+    session: SessionId
+    tenant: str
+    epoch: Epoch
+    node: str
+    config: SessionConfig
+    limits: Limits = Limits()
+    prepares_replies: bool = False
+    recorded: bool = True
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOwnership:
+    """A (new) owner has rebuilt the session from its log: settle what the old one left open."""
+
+    epoch: Epoch
+    node: str
+    recorded_until: int = 0
+    """Input samples that the recording holds, from the track's start; 0: nothing can be recognised again."""
+
+
+# ----------------------------------------------------------------------------------------- connections
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """A client is attached. ``token_hash``: SHA-256 of the resume token it now holds; ``replaces``: of the
+    one it came with (empty: none). ``resumable``: an abnormal close keeps the session detached for it."""
+
+    conn: ConnectionId
+    role: Role = "speaker"
+    opted_in: bool = False
+    strict: bool = False
+    resumable: bool = False
+    pacing_ms: int = 500
+    token_hash: str = ""
+    replaces: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """A connection is gone. ``clean``: a close handshake with 1000/1001. ``cuts``: output still playing there."""
+
+    conn: ConnectionId
+    code: int = 1006
+    clean: bool = False
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    reason: str
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The wake-up that the last step asked for (or any later moment)."""
+
+
+# ------------------------------------------------------------------------------------ commands of clients
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConfig:
+    """``config`` is the whole effective configuration after the merge (the merge is the wire's)."""
+
+    config: SessionConfig
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateItem:
+    """``previous``: "root" puts it first, None puts it last."""
+
+    item: Item
+    previous: str | None = None
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteItem:
+    item_id: ItemId
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateItem:
+    item_id: ItemId
+    content_index: int
+    audio_end_ms: int
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAudio:
+    """The client ends its turn itself. ``audio``: what the input buffer holds since the last commit or clear."""
+
+    audio: AudioRange
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAudio:
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResponse:
+    request: ResponseRequest
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResponse:
+    """``response_id`` None: the active one. ``cuts``: what of it was heard. ``reason`` goes into status_details."""
+
+    response_id: ResponseId | None = None
+    cuts: tuple[Cut, ...] = ()
+    reason: Literal["client_cancelled", "turn_detected"] = "client_cancelled"
+    conn: ConnectionId = ConnectionId("")
+    command: str = ""
+
+
+# --------------------------------------------------------------------------------- the floor and the link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened:
+    link_epoch: int
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """``permanent``: reopening cannot help. ``cuts``: output that was playing and is cut by it."""
+
+    link_epoch: int
+    code: str
+    permanent: bool = False
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """The user took the floor at input sample ``start``; ``cuts``: output not yet fully played."""
+
+    link_epoch: int
+    start: int
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    link_epoch: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinal:
+    """A turn's text. ``item_id`` None: the open turn of the turn detector; else a manually committed item."""
+
+    link_epoch: int
+    text: str
+    confidence: float | None
+    audio: AudioRange
+    item_id: ItemId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFailed:
+    link_epoch: int
+    reason: str
+    item_id: ItemId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPrepared:
+    """``before_reply`` has answered for ``turn_id``. ``drop``: no reply at all."""
+
+    turn_id: TurnId
+    request: ResponseRequest
+    drop: bool = False
+
+
+# --------------------------------------------------------------------------------- output, as it is made
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStarted:
+    link_epoch: int
+    response_id: ResponseId
+    output_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageProgress:
+    """A checkpoint of a message being made or played, about once a second: what a crash may not forget."""
+
+    response_id: ResponseId
+    output_index: int
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFinished:
+    """The message's last frame was released to its listener (or it has none)."""
+
+    response_id: ResponseId
+    output_index: int
+    text: str
+    audio_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    link_epoch: int
+    response_id: ResponseId
+    output_index: int
+    call_id: CallId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallFinished:
+    link_epoch: int
+    response_id: ResponseId
+    output_index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseGenerated:
+    """Nothing more will come from the link. ``reason``: completed | max_output_tokens | content_filter."""
+
+    link_epoch: int
+    response_id: ResponseId
+    usage: Usage
+    reason: str = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseReleased:
+    """Everything of a generated response was released (or lost its listener)."""
+
+    response_id: ResponseId
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFailed:
+    link_epoch: int
+    response_id: ResponseId
+    problem: Problem
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Playout of an item ended, was cut, or was reported."""
+
+    cut: Cut
+
+
+# --------------------------------------------------------------------------------------------- tools, media
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSettled:
+    """``outcome``: succeeded | failed | cancelled | unknown; ``output`` is what the model gets to read."""
+
+    call_id: CallId
+    attempt: int
+    outcome: Literal["succeeded", "failed", "cancelled", "unknown"]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRecorded:
+    track: str
+    start: int
+    samples: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaDropped:
+    """A queue shed media by its policy. ``lane``: which queue; ``dropped_ms``: how much audio."""
+
+    lane: str
+    dropped_ms: int
+    policy: str
+
+
+Input = (
+    OpenSession
+    | TakeOwnership
+    | Attach
+    | Detach
+    | EndSession
+    | TimePassed
+    | UpdateConfig
+    | CreateItem
+    | DeleteItem
+    | TruncateItem
+    | CommitAudio
+    | ClearAudio
+    | CreateResponse
+    | CancelResponse
+    | LinkOpened
+    | LinkLost
+    | SpeechStarted
+    | SpeechStopped
+    | TurnFinal
+    | TurnFailed
+    | ReplyPrepared
+    | MessageStarted
+    | MessageProgress
+    | MessageFinished
+    | CallStarted
+    | CallFinished
+    | ResponseGenerated
+    | ResponseReleased
+    | ResponseFailed
+    | Heard
+    | ToolSettled
+    | SegmentRecorded
+    | MediaDropped
+)
+
+__all__ = ["HeardSource"] + [kind.__name__ for kind in Input.__args__]
+INPUTS: dict[str, type] = {kind.__name__: kind for kind in Input.__args__}
+"""Every input by the name under which it is stored. Append only: old logs hold these names."""

@@ -1,0 +1,192 @@
+"""The session: ``handle(input, now) -> Step``. Dispatch only; the decisions are in the modules beside it.
+
+Calling rule (*one step at a time*): the owner calls ``handle``, makes the step durable, performs its
+effects, and calls again at ``wake_at`` or with the next input. If ``handle`` raises, or the append of
+its step fails, the session object is ahead of the log: drop it and ``rebuild`` from the log, never patch
+it (crash-only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from openline.core import effects as e
+from openline.core import facts as f
+from openline.core import inputs as i
+from openline.core import items, lifecycle, responses, turns
+from openline.core.draft import Draft
+from openline.core.state import State, evolve
+from openline.errors import ReplayMismatch
+from openline.types import ConnectionId, Now, Seq
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One input with what followed from it. ``wake_at``: monotonic ns of the next deadline, or None.
+
+    ``first_seq`` is the seq of the first fact (if there is any). A step without facts is not stored.
+    ``durable_wake_ms``: the earliest deadline that must survive a restart (Unix ms), 0 for none.
+    """
+
+    input: i.Input
+    facts: tuple[f.Fact, ...]
+    effects: tuple[e.Effect, ...]
+    wake_at: int | None
+    first_seq: Seq
+    durable_wake_ms: int
+    is_rejected: bool = False
+
+    @property
+    def last_seq(self) -> Seq:
+        return Seq(self.first_seq + len(self.facts) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """A step read back from the log. ``effect_names`` and ``effect_digest`` are what was recorded of its effects."""
+
+    input: i.Input
+    now: Now
+    facts: tuple[f.Fact, ...]
+    effect_names: tuple[str, ...] = ()
+    effect_digest: int = 0
+
+
+class Session:
+    """One durable conversation. ``state`` is for reading only; it changes in ``handle`` alone."""
+
+    __slots__ = ("state",)
+
+    def __init__(self) -> None:
+        self.state = State()
+
+    def handle(self, input_: i.Input, now: Now) -> Step:
+        """What follows from ``input_`` at ``now``: facts to store, effects to perform after that.
+
+        Raises IllegalTransition or AssertionError only for a bug of ours; see the calling rule.
+        """
+        draft = Draft(self.state, input_, now)
+        first_seq = Seq(self.state.seq + 1)
+        _DECIDE[type(input_)](draft, input_)
+        command: str = getattr(input_, "command", "")
+        conn: ConnectionId = getattr(input_, "conn", ConnectionId(""))
+        if command and conn:
+            self._receipt(draft, conn, command)
+        return Step(
+            input_,
+            tuple(draft.facts),
+            tuple(draft.effects),
+            lifecycle.wake_at(draft),
+            first_seq,
+            lifecycle.durable_wake_ms(draft),
+            draft.is_rejected,
+        )
+
+    def _receipt(self, draft: Draft, conn: ConnectionId, command: str) -> None:
+        connection = self.state.connections.get(conn)
+        if connection is not None and connection.opted_in:
+            draft.effect(e.SendReceipt(conn, command, "rejected" if draft.is_rejected else "accepted"))
+
+    def knows_command(self, command: str) -> bool:
+        """An opted-in client's command that already has its outcome, on whatever connection it came."""
+        return command in self.state.commands
+
+    @classmethod
+    def rebuild(cls, steps: Iterable[StoredStep]) -> Session:
+        """The session that wrote ``steps``: the fold of their facts."""
+        session = cls()
+        for step in steps:
+            for fact in step.facts:
+                evolve(session.state, fact, step.now)
+        return session
+
+    @classmethod
+    def replay(
+        cls, steps: Iterable[StoredStep], digest: Callable[[Sequence[e.Effect]], int] | None = None
+    ) -> tuple[Session, int]:
+        """Run every stored input again and compare facts and effects; the session and the number of steps.
+
+        Raises ReplayMismatch naming the first step that differs. ``digest`` compares effects in full;
+        without it their names are compared.
+        """
+        session = cls()
+        count = 0
+        for stored in steps:
+            first_seq = session.state.seq + 1
+            step = session.handle(stored.input, stored.now)
+            count += 1
+            if step.facts != stored.facts:
+                raise ReplayMismatch(_difference(step, stored, first_seq), seq=first_seq)
+            names = tuple(type(effect).__name__ for effect in step.effects)
+            if names != stored.effect_names or (
+                digest is not None and digest(step.effects) != stored.effect_digest
+            ):
+                raise ReplayMismatch(
+                    f"step at seq {first_seq} ({type(stored.input).__name__}): expected effects "
+                    f"{list(stored.effect_names)}, got {list(names)}.",
+                    seq=first_seq,
+                )
+        return session, count
+
+
+def _difference(step: Step, stored: StoredStep, first_seq: int) -> str:
+    """Names and positions only: a fact may hold what people said."""
+    expected, got = [fact.TYPE for fact in stored.facts], [fact.TYPE for fact in step.facts]
+    where = f"step at seq {first_seq} ({type(stored.input).__name__})"
+    if expected != got:
+        return f"{where}: expected facts {expected}, got {got}."
+    for offset, (old, new) in enumerate(zip(stored.facts, step.facts, strict=True)):
+        if old != new:
+            fields = [name for name in old.__dataclass_fields__ if getattr(old, name) != getattr(new, name)]
+            return f"{where}: fact {first_seq + offset} ({old.TYPE}) differs in {fields}."
+    return where
+
+
+def _create_response(draft: Draft, input_: i.CreateResponse) -> None:
+    responses.create_response(draft, input_.request, input_.conn, input_.command)
+
+
+def _segment(draft: Draft, input_: i.SegmentRecorded) -> None:
+    draft.fact(f.SegmentRecorded(input_.track, input_.start, input_.samples, input_.file, input_.sha256))
+
+
+def _media_dropped(draft: Draft, input_: i.MediaDropped) -> None:
+    draft.fact(f.MediaDropped(input_.lane, input_.dropped_ms, input_.policy))
+
+
+_DECIDE: dict[type, Callable[..., None]] = {
+    i.OpenSession: lifecycle.open_session,
+    i.TakeOwnership: lifecycle.take_ownership,
+    i.Attach: lifecycle.attach,
+    i.Detach: lifecycle.detach,
+    i.EndSession: lifecycle.end_session,
+    i.TimePassed: lifecycle.time_passed,
+    i.UpdateConfig: items.update_config,
+    i.CreateItem: items.create_item,
+    i.DeleteItem: items.delete_item,
+    i.TruncateItem: items.truncate_item,
+    i.CommitAudio: turns.commit_audio,
+    i.ClearAudio: turns.clear_audio,
+    i.CreateResponse: _create_response,
+    i.CancelResponse: responses.cancel_response,
+    i.LinkOpened: lifecycle.link_opened,
+    i.LinkLost: lifecycle.link_lost,
+    i.SpeechStarted: turns.speech_started,
+    i.SpeechStopped: turns.speech_stopped,
+    i.TurnFinal: turns.turn_final,
+    i.TurnFailed: turns.turn_failed,
+    i.ReplyPrepared: turns.reply_prepared,
+    i.MessageStarted: responses.message_started,
+    i.MessageProgress: responses.message_progress,
+    i.MessageFinished: responses.message_finished,
+    i.CallStarted: responses.call_started,
+    i.CallFinished: responses.call_finished,
+    i.ResponseGenerated: responses.response_generated,
+    i.ResponseReleased: responses.response_released,
+    i.ResponseFailed: responses.response_failed,
+    i.Heard: responses.heard,
+    i.ToolSettled: responses.tool_settled,
+    i.SegmentRecorded: _segment,
+    i.MediaDropped: _media_dropped,
+}

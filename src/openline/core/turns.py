@@ -1,0 +1,216 @@
+"""Turns: who has the floor, and the deterministic point at which the user's turn is final."""
+
+from __future__ import annotations
+
+from openline.core import effects as e
+from openline.core import facts as f
+from openline.core import inputs as i
+from openline.core.audio import ms_of_samples
+from openline.core.draft import Draft
+from openline.core.model import AudioRange, Item, Part, ResponseRequest
+from openline.core.responses import interrupt, next_held, note_heard, reply, start_waiting, waiting
+from openline.core.tables import is_legal
+from openline.types import ConnectionId, ItemId, TurnId
+
+COMMIT_MIN_MS = 100
+"""Shortest audio that a client may commit (openai-protocols.md B.6, observed error text)."""
+
+
+def _is_stale(draft: Draft, link_epoch: int) -> bool:
+    return link_epoch != draft.state.link.epoch or draft.state.link.phase != "open"
+
+
+def speech_started(draft: Draft, input_: i.SpeechStarted) -> None:
+    state = draft.state
+    detection = state.config.turn_detection
+    if _is_stale(draft, input_.link_epoch) or detection is None or state.turn is not None:
+        return
+    if state.active is not None:
+        # Before the turn opens: whether the reply was heard decides if noise brings it back.
+        note_heard(draft, state.active, input_.cuts)
+    turn_id, item_id = TurnId(draft.new_id("turn")), ItemId(draft.new_id("item"))
+    draft.fact(f.SpeechStarted(turn_id, item_id, input_.start, ms_of_samples(input_.start)))
+    if detection.interrupt_response:
+        interrupt(draft, input_.cuts)
+
+
+def speech_stopped(draft: Draft, input_: i.SpeechStopped) -> None:
+    if not _is_stale(draft, input_.link_epoch):
+        _stop_speech(draft, input_.end)
+
+
+def _stop_speech(draft: Draft, end: int) -> None:
+    turn = draft.state.turn
+    if turn is not None and is_legal("turn", turn.phase, "speech_stopped"):
+        draft.fact(f.SpeechStopped(turn.turn_id, turn.item_id, end, ms_of_samples(end)))
+
+
+def turn_final(draft: Draft, input_: i.TurnFinal) -> None:
+    """The recognizer has the turn's text: the turn commit of detected speech, or the text of a manual one."""
+    if _is_stale(draft, input_.link_epoch):
+        return
+    turn = draft.state.turn
+    if input_.item_id in draft.state.untranscribed and input_.item_id is not None:
+        _transcribed(draft, input_.item_id, input_.text, input_.confidence, "")
+    elif turn is not None and input_.item_id in (None, turn.item_id):
+        _commit_speech(draft, input_)
+
+
+def _commit_speech(draft: Draft, input_: i.TurnFinal) -> None:
+    state = draft.state
+    turn, detection = state.turn, state.config.turn_detection
+    assert turn is not None
+    _stop_speech(draft, input_.audio.end)
+    if not input_.text.strip():
+        abandon_turn(draft, "no_speech")
+        return
+    replies = detection is not None and detection.create_response
+    prepares = replies and state.prepares_replies
+    item = Item(
+        turn.item_id,
+        "message",
+        "user",
+        "user",
+        content=(Part("input_audio", input_.text, input_.audio),),
+        turn_id=turn.turn_id,
+    )
+    draft.fact(
+        f.TurnCommitted(
+            turn.turn_id,
+            input_.text,
+            input_.confidence,
+            item,
+            state.last_item_id(),
+            (),
+            ConnectionId(""),
+            prepares,
+        )
+    )
+    draft.effect(e.AddItem(item, None))
+    if prepares:
+        draft.effect(e.PrepareReply(turn.turn_id))
+    elif replies:
+        reply(draft, ResponseRequest(origin="turn"), turn.turn_id)
+    else:
+        next_held(draft)
+
+
+def turn_failed(draft: Draft, input_: i.TurnFailed) -> None:
+    if _is_stale(draft, input_.link_epoch):
+        return
+    if input_.item_id is not None and input_.item_id in draft.state.untranscribed:
+        _transcribed(draft, input_.item_id, "", None, input_.reason)
+    elif draft.state.turn is not None and input_.item_id in (None, draft.state.turn.item_id):
+        abandon_turn(draft, "error")
+
+
+def abandon_turn(draft: Draft, reason: str) -> None:
+    """The open turn ends without an item. A reply that it cancelled before anybody heard it comes back."""
+    turn = draft.state.turn
+    if turn is None:
+        return
+    draft.fact(f.TurnAbandoned(turn.turn_id, turn.item_id, reason))
+    if reason == "no_speech" and turn.unheard is not None and draft.state.active is None:
+        reply(draft, turn.unheard)
+    else:
+        next_held(draft)
+
+
+def _transcribed(draft: Draft, item_id: ItemId, text: str, confidence: float | None, failed: str) -> None:
+    turn_id, audio, _ = draft.state.untranscribed[item_id]
+    waited = waiting(draft)
+    draft.fact(f.TurnTranscribed(turn_id, item_id, text, confidence, audio.duration_ms, failed))
+    entry = draft.state.entries.get(item_id)
+    if entry is not None:
+        draft.effect(e.AddItem(entry.item, None))
+    start_waiting(draft, waited)
+
+
+def commit_audio(draft: Draft, input_: i.CommitAudio) -> None:
+    """The client ends the turn itself; the reply comes when it asks for one."""
+    state = draft.state
+    buffered_ms = input_.audio.duration_ms
+    if buffered_ms < COMMIT_MIN_MS:
+        draft.reject(
+            input_.conn,
+            input_.command,
+            "input_audio_buffer_commit_empty",
+            "Error committing input audio buffer: buffer too small. Expected at least "
+            f"{COMMIT_MIN_MS}ms of audio, but buffer only has {buffered_ms}.00ms of audio.",
+        )
+        return
+    turn = state.turn
+    turn_id = turn.turn_id if turn else TurnId(draft.new_id("turn"))
+    item_id = turn.item_id if turn else ItemId(draft.new_id("item"))
+    _stop_speech(draft, input_.audio.end)
+    item = Item(
+        item_id,
+        "message",
+        "user",
+        "user",
+        content=(Part("input_audio", None, input_.audio),),
+        turn_id=turn_id,
+    )
+    draft.fact(
+        f.TurnCommitted(turn_id, None, None, item, state.last_item_id(), (), input_.conn, prepares=False)
+    )
+    if state.link.phase == "open":
+        draft.effect(e.TranscribeAudio(item_id, input_.audio))
+
+
+def clear_audio(draft: Draft, input_: i.ClearAudio) -> None:
+    draft.fact(f.InputCleared(input_.conn, input_.command))
+    draft.effect(e.DropAudio())
+    abandon_turn(draft, "cleared")
+
+
+def reply_prepared(draft: Draft, input_: i.ReplyPrepared) -> None:
+    preparing = draft.state.preparing
+    if preparing is None or preparing[0] != input_.turn_id:
+        return
+    if input_.drop:
+        draft.fact(f.ReplyDropped(input_.turn_id, "agent"))
+    else:
+        _reply_to_prepared(draft, input_.turn_id, input_.request)
+
+
+def _reply_to_prepared(draft: Draft, turn_id: TurnId, request: ResponseRequest) -> None:
+    reply(draft, request, turn_id)
+    if draft.state.preparing is not None:
+        draft.fact(f.ReplyDropped(turn_id, "held_full"))
+
+
+def check_turns(draft: Draft) -> None:
+    """Deadlines of turns: a transcript or a preparation that does not come has a named way out."""
+    state = draft.state
+    limit = state.limits.transcription_ms
+    turn = state.turn
+    if turn is not None and turn.phase == "deciding" and draft.elapsed_ms(turn.since_ns) >= limit:
+        abandon_turn(draft, "timeout")
+    for item_id, (_, _, since_ns) in list(state.untranscribed.items()):
+        if draft.elapsed_ms(since_ns) >= limit:
+            _transcribed(draft, item_id, "", None, "timeout")
+    preparing = state.preparing
+    if preparing is not None and draft.elapsed_ms(preparing[1]) >= state.limits.prepare_reply_ms:
+        _reply_to_prepared(draft, preparing[0], ResponseRequest(origin="turn"))
+
+
+def recover_turn(draft: Draft, recorded_until: int) -> None:
+    """After a crash: open speech is recognised again if the recording has it, else it is abandoned."""
+    turn = draft.state.turn
+    if turn is None:
+        return
+    end = turn.end if turn.end is not None else recorded_until
+    if recorded_until >= end and ms_of_samples(end - turn.start) >= COMMIT_MIN_MS:
+        _stop_speech(draft, end)
+    else:
+        draft.fact(f.TurnAbandoned(turn.turn_id, turn.item_id, "crash"))
+
+
+def transcribe_pending(draft: Draft) -> None:
+    """A new link knows nothing of what the old one was asked to recognise: ask again."""
+    for item_id, (_, audio, _) in draft.state.untranscribed.items():
+        draft.effect(e.TranscribeAudio(item_id, audio))
+    turn = draft.state.turn
+    if turn is not None and turn.end is not None:
+        draft.effect(e.TranscribeAudio(turn.item_id, AudioRange(turn.start, turn.end)))

@@ -1,0 +1,480 @@
+"""Every outside thing behind one small protocol. Adapters and their in-memory twins implement these.
+
+One conformance suite per port (``openline.testing``) holds the real one and the twin to the same rules.
+Nothing here imports an adapter. Rates: unless a name says otherwise audio is PCM16 little-endian mono,
+24,000 samples a second (20 ms = 480 samples = 960 bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from openline.core.model import Item, ResponseRequest, SessionConfig, ToolSpec, Usage
+from openline.types import CallId, Epoch, ItemId, Now, ResponseId, Seq, SessionId
+
+WIRE_RATE = 24_000
+"""Samples a second on every port of ours; fixed by OpenAI Realtime (openai-protocols.md B.5)."""
+SPEECH_RATE = 16_000
+"""Samples a second that voice activity detection and recognition take (Silero v6, PocketSphinx en-us)."""
+
+
+class Clock(Protocol):
+    def now(self) -> Now: ...
+
+
+# --------------------------------------------------------------------------------------------- the log
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step as it is stored: facts ``first_seq … first_seq + fact_count - 1`` of one session.
+
+    ``body`` is the encoded input with its facts (``wire.envelope``), opaque to the store. ``types`` are
+    the fact types in order, so that the feed can filter without decoding. ``index`` holds what the
+    session list shows and the wake-up row; None fields leave the row as it is.
+    """
+
+    session: SessionId
+    epoch: Epoch
+    first_seq: Seq
+    types: tuple[str, ...]
+    body: bytes
+    at_ms: int
+    tenant: str = "default"
+    status: str | None = None
+    wake_at_ms: int | None = None
+    """Earliest durable deadline (Unix ms) after this step; 0 clears it; None leaves it."""
+
+    @property
+    def last_seq(self) -> Seq:
+        return Seq(self.first_seq + len(self.types) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """What the store knows of a session without reading its log."""
+
+    session: SessionId
+    tenant: str
+    epoch: Epoch
+    node: str
+    last_seq: Seq
+    status: str
+    created_ms: int
+    updated_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """One stored step with its place in the store's own stable order; ``cursor`` is opaque, sortable text."""
+
+    cursor: str
+    record: StepRecord
+
+
+class AppendSink(Protocol):
+    """What a session's owner hears about its appends. Called on the owner's event loop, in order."""
+
+    def appended(self, last_seq: Seq) -> None:
+        """Everything up to ``last_seq`` is durable (it survives power loss)."""
+
+    def refused(self, error: Exception) -> None:
+        """An append of this session was refused or failed; it and all later ones of it are not stored.
+
+        LogConflict: ownership is lost. LogUnavailable: nothing of it was stored, rebuild from the log.
+        """
+
+
+class SessionLog(Protocol):
+    """The store: an append-only log per session, a stable feed over all, ownership, wake-ups, small values.
+
+    All methods are called from one event loop. A crash at any moment leaves per session a gap-free
+    prefix of what was appended; everything reported by ``appended`` is in it.
+    """
+
+    async def open(self) -> None:
+        """Open or create. Raises DataDirectoryError: unwritable, held by another gateway, newer version."""
+
+    async def close(self) -> None:
+        """Flush what is queued, then close. Appends after this raise LogUnavailable. Idempotent."""
+
+    async def acquire(
+        self, session: SessionId, node: str, *, tenant: str = "default", create: bool = False
+    ) -> tuple[Epoch, Seq]:
+        """Take ownership: the next epoch (1 for a new session) and the last stored seq (0 for none).
+
+        Appends under an older epoch are refused from here on. ``create`` false: raises SessionNotFound
+        for an unknown session; ``create`` true makes it. A session of another tenant is not found.
+        """
+
+    def subscribe(self, session: SessionId, sink: AppendSink | None) -> None:
+        """Set (or with None remove) who hears about this session's appends."""
+
+    def append(self, record: StepRecord) -> None:
+        """Reserve and queue; never waits, never blocks. The outcome comes to the session's sink.
+
+        Records of one session are stored in call order or not at all. Raises LogUnavailable when the
+        queue is at its hard limit or the store is closed: the record is not queued.
+        """
+
+    @property
+    def is_saturated(self) -> bool:
+        """True while the queue is above its high mark: callers stop taking new input until it clears."""
+
+    def on_relief(self, callback: Callable[[], None]) -> None:
+        """``callback`` is called on the loop each time the queue falls below its low mark again."""
+
+    async def flush(self) -> None:
+        """Return once everything queued before the call is durable or refused."""
+
+    async def read(self, session: SessionId, *, after: Seq = Seq(0), limit: int = 1000) -> list[StepRecord]:
+        """Durable steps whose last seq is greater than ``after``, in order. Raises SessionNotFound."""
+
+    async def sessions(
+        self, *, tenant: str = "default", status: str | None = None, limit: int = 100, before: str = ""
+    ) -> list[SessionRow]:
+        """Newest first by creation; ``before`` is a session id to page from."""
+
+    async def session(self, session: SessionId) -> SessionRow:
+        """Raises SessionNotFound."""
+
+    async def feed(
+        self,
+        *,
+        after: str = "",
+        limit: int = 500,
+        types: Sequence[str] = (),
+        session: SessionId | None = None,
+        tenant: str | None = None,
+    ) -> list[FeedEntry]:
+        """Durable steps of all sessions in the store's order, after an opaque cursor ("" = from the start).
+
+        A step is returned if any of its types is in ``types`` (empty = all; ``x.*`` matches a prefix).
+        """
+
+    async def feed_end(self) -> str:
+        """Cursor of the newest durable step ("" for an empty log): where a follower of only new steps begins."""
+
+    def on_feed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` (on the loop) after each commit; returns the function that stops it."""
+
+    async def due_wakeups(self, now_ms: int, *, limit: int = 100) -> list[SessionId]:
+        """Sessions whose ``wake_at_ms`` has passed, earliest first. The row stays until an append changes it."""
+
+    async def put_value(self, space: str, key: str, value: bytes, *, expires_ms: int = 0) -> None:
+        """Durable small value (client secrets, receipts, notes); replaces. ``expires_ms`` 0 = never."""
+
+    async def get_value(self, space: str, key: str, *, now_ms: int = 0) -> bytes | None:
+        """None when absent or expired at ``now_ms``."""
+
+    async def delete_session(self, session: SessionId) -> None:
+        """Forget a session: log, rows, wake-up. Recordings are files and are removed by their owner."""
+
+    def statistics(self) -> LogStatistics:
+        """Counters since open."""
+
+
+@dataclass(slots=True)
+class LogStatistics:
+    appended_steps: int = 0
+    appended_facts: int = 0
+    commits: int = 0
+    refused: int = 0
+    queue_items: int = 0
+    queue_items_max: int = 0
+    queue_bytes: int = 0
+    commit_ms_last: float = 0.0
+    commit_ms_max: float = 0.0
+
+
+# ------------------------------------------------------------------------------------------ speech ports
+
+
+class VoiceDetector(Protocol):
+    """Voice activity of one session. Not shared between sessions: it has state."""
+
+    frame_samples: int
+    """Samples (at SPEECH_RATE) that one ``probability`` call takes: 512 for Silero."""
+
+    def probability(self, frame: bytes) -> float:
+        """Chance 0..1 that ``frame`` (``frame_samples`` of PCM16 at 16 kHz) is speech. At most ~100 µs; never awaits."""
+
+    def reset(self) -> None:
+        """Forget all audio seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """``confidence`` 0..1 or None where the engine has none. ``text`` "" means no words were found."""
+
+    text: str
+    confidence: float | None = None
+    engine: str = ""
+
+
+class RecognizerStream(Protocol):
+    """One utterance. Made by ``Recognizer.stream``; exactly one of finish and cancel ends it."""
+
+    def push(self, pcm16k: bytes) -> None:
+        """Queue audio (PCM16 mono 16 kHz, any even length). Never waits. Bounded: 60 s, then SpeechError."""
+
+    async def finish(self) -> Transcript:
+        """All audio has been pushed: the final result. Raises SpeechError (engine died, timed out)."""
+
+    async def cancel(self) -> None:
+        """Drop the utterance and free its slot. Idempotent; never raises."""
+
+
+class Recognizer(Protocol):
+    """Speech to text; shared by all sessions of a process. Slots are admitted by a pool."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Load models, start workers. Raises SpeechError with what to install."""
+
+    async def close(self) -> None: ...
+
+    def stream(
+        self, on_partial: Callable[[str], None], *, grammar: Sequence[str] = (), language: str = "en"
+    ) -> RecognizerStream:
+        """Begin an utterance at once; audio is buffered until a slot is free.
+
+        ``on_partial`` gets the whole text so far, on the caller's loop, at most every 100 ms, possibly
+        revised. ``grammar``: if given, only these phrases can come out (JSGF alternatives).
+        """
+
+    @property
+    def free_slots(self) -> int:
+        """Utterances that could start now without waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A piece of synthesized audio (PCM16 24 kHz mono) with the text it finishes.
+
+    ``text_end``: characters of the whole text that are spoken when this chunk has been played: the mark
+    by which heard text is cut.
+    """
+
+    pcm: bytes
+    text_end: int
+
+
+class Synthesizer(Protocol):
+    """Text to speech; shared by all sessions of a process."""
+
+    name: str
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def speak(self, text: str, *, voice: str = "", speed: float = 1.0) -> AsyncIterator[Speech]:
+        """Audio of one sentence (or clause), in chunks of 20–100 ms. Zero audio for non-empty words is a SpeechError.
+
+        Closing the iterator (``aclose``) stops the engine within one chunk and frees its slot.
+        """
+
+
+# ------------------------------------------------------------------------------------ language model port
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One generation. ``items`` is the context in order, assistant items already cut to what was heard."""
+
+    session: SessionId
+    response_id: ResponseId
+    instructions: str
+    items: tuple[Item, ...]
+    tools: tuple[ToolSpec, ...]
+    tool_choice: str
+    """JSON text: "auto" | "none" | "required" | {"type":"function","name":…}."""
+    parallel_tool_calls: bool = True
+    max_output_tokens: int | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a call's JSON arguments; ``index`` tells parallel calls apart."""
+
+    index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDone:
+    index: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDone:
+    usage: Usage = field(default_factory=Usage)
+    reason: str = "completed"
+    """completed | max_output_tokens | content_filter."""
+
+
+ModelEvent = TextDelta | ToolCallDelta | ToolCallDone | ModelDone
+
+
+class LanguageModel(Protocol):
+    """Text in, text and tool calls out; shared by all sessions. Raises LinkRejected or LinkUnavailable."""
+
+    name: str
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def generate(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+        """Stream one reply; ends with exactly one ModelDone. ``aclose`` cancels and frees the socket at once."""
+
+
+# --------------------------------------------------------------------------------------------- model link
+
+
+class LinkSink(Protocol):
+    """What a link tells its session. All calls are synchronous, on the loop, and carry the link's epoch
+    implicitly: the runtime gives every link a sink of its own and stops listening when the link is replaced.
+    """
+
+    def opened(self) -> None: ...
+
+    def lost(self, error: Exception) -> None:
+        """The link is gone. LinkRejected: do not reopen. Anything else: reopen with backoff."""
+
+    # -- the user's side (links that detect turns themselves)
+    def speech_started(self, start: int) -> None:
+        """Speech began at input sample ``start`` (session track, 24 kHz), padding already subtracted."""
+
+    def speech_paused(self, paused: bool) -> None:
+        """Possible barge-in: hold (True) or go on with (False) what is being played. Nothing durable."""
+
+    def speech_stopped(self, end: int) -> None: ...
+
+    def user_partial(self, text: str) -> None:
+        """The whole transcript of the open turn so far; may be revised."""
+
+    def turn_final(
+        self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int
+    ) -> None:
+        """The turn is final. ``item_id`` names a manually committed item; None means the open VAD turn."""
+
+    def turn_failed(self, item_id: ItemId | None, reason: str) -> None: ...
+
+    # -- the model's side
+    def message_started(self, response: ResponseId, output_index: int) -> None: ...
+
+    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
+
+    def audio_delta(self, response: ResponseId, output_index: int, pcm: bytes, text_end: int) -> None:
+        """PCM16 24 kHz; ``text_end``: characters of the item's text spoken at the end of this chunk."""
+
+    def message_finished(self, response: ResponseId, output_index: int) -> None: ...
+
+    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None: ...
+
+    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
+
+    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
+
+    def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
+        """Nothing more will come. ``reason``: completed | max_output_tokens | content_filter | failed:<code>."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStart:
+    """One response as a link is asked for it; ``items`` is the context (heard text)."""
+
+    response_id: ResponseId
+    request: ResponseRequest
+    config: SessionConfig
+    items: tuple[Item, ...]
+
+
+class ModelLink(Protocol):
+    """One live connection to a model, at the level of Realtime semantics. One per session and link epoch."""
+
+    async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
+        """Connect and rehydrate with ``items``. Ends with ``sink.opened`` or raises LinkError."""
+
+    async def close(self) -> None:
+        """Idempotent. Afterwards the sink is not called again."""
+
+    def append_audio(self, pcm: bytes) -> None:
+        """Caller audio, PCM16 24 kHz. Never waits; bounded inside."""
+
+    def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
+        """The client committed this range as ``item_id``: answer with ``turn_final`` or ``turn_failed`` for it."""
+
+    def clear_audio(self) -> None: ...
+
+    def update(self, config: SessionConfig) -> None: ...
+
+    def add_item(self, item: Item, previous: ItemId | None) -> None: ...
+
+    def remove_item(self, item_id: ItemId) -> None: ...
+
+    def truncate(self, item_id: ItemId, audio_end_ms: int, text: str) -> None: ...
+
+    def start_response(self, start: ResponseStart) -> None: ...
+
+    def cancel_response(self, response: ResponseId) -> None:
+        """Stop at once. Whatever still comes for it is ignored by the sink. No ``response_finished`` is needed."""
+
+    def playing(self, is_playing: bool) -> None:
+        """Tells a link with its own turn detection whether the agent is audible now (for barge-in rules)."""
+
+
+class LinkFactory(Protocol):
+    """Makes links for one session; picked by ``bootstrap`` from the model's name."""
+
+    def __call__(self, session: SessionId, config: SessionConfig) -> ModelLink: ...
+
+
+# ------------------------------------------------------------------------------------------ tools, recording
+
+
+class ToolRunner(Protocol):
+    async def run(self, session: SessionId, call_id: CallId, key: str, name: str, arguments: str) -> str:
+        """Run a gateway tool once; the result as text for the model. ``key`` is the idempotency key.
+
+        Raises ToolError. Cancelled when the session ends; the effect may or may not have happened.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finished piece of a recording track: where its samples are and their hash (SHA-256 hex)."""
+
+    track: str
+    start: int
+    samples: int
+    file: str
+    sha256: str
+
+
+class Recorder(Protocol):
+    """Lossless recording of one session, one track per speaker, true silence in between."""
+
+    def write(self, track: str, start: int, pcm: bytes) -> None:
+        """``start``: sample offset in the track. Never waits; written off the loop; bounded."""
+
+    async def close(self) -> None: ...
+
+
+Segments = Callable[[Segment], None]
