@@ -1,0 +1,71 @@
+"""``RecordingSink``: keeps everything a link told its session, in order, for assertions."""
+
+from __future__ import annotations
+
+from openline.core.model import Usage
+from openline.ports import LinkSink
+from openline.types import CallId, ItemId, ResponseId
+
+
+class RecordingSink(LinkSink):
+    """``events`` holds ``(name, *arguments)``; audio is kept apart per response in ``audio``."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+        self.audio: dict[ResponseId, bytearray] = {}
+        self.text: dict[ResponseId, str] = {}
+
+    def names(self, *, without: tuple[str, ...] = ("text_delta", "audio_delta")) -> list[object]:
+        return [event[0] for event in self.events if event[0] not in without]
+
+    def opened(self) -> None:
+        self.events.append(("opened",))
+
+    def lost(self, error: Exception) -> None:
+        self.events.append(("lost", type(error).__name__))
+
+    def speech_started(self, start: int) -> None:
+        self.events.append(("speech_started", start))
+
+    def speech_paused(self, paused: bool) -> None:
+        self.events.append(("speech_paused", paused))
+
+    def speech_stopped(self, end: int) -> None:
+        self.events.append(("speech_stopped", end))
+
+    def user_partial(self, text: str) -> None:
+        self.events.append(("user_partial", text))
+
+    def turn_final(
+        self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int
+    ) -> None:
+        self.events.append(("turn_final", item_id, text, start, end))
+
+    def turn_failed(self, item_id: ItemId | None, reason: str) -> None:
+        self.events.append(("turn_failed", item_id, reason))
+
+    def message_started(self, response: ResponseId, output_index: int) -> None:
+        self.events.append(("message_started", response, output_index))
+
+    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
+        self.events.append(("text_delta", response, text))
+        self.text[response] = self.text.get(response, "") + text
+
+    def audio_delta(self, response: ResponseId, output_index: int, pcm: bytes, text_end: int) -> None:
+        self.events.append(("audio_delta", response, len(pcm), text_end))
+        self.audio.setdefault(response, bytearray()).extend(pcm)
+
+    def message_finished(self, response: ResponseId, output_index: int) -> None:
+        self.events.append(("message_finished", response, output_index))
+
+    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
+        self.events.append(("call_started", response, output_index, name))
+
+    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        self.events.append(("call_delta", response, output_index, arguments))
+
+    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        self.events.append(("call_finished", response, output_index, arguments))
+
+    def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
+        self.events.append(("response_finished", response, reason))
