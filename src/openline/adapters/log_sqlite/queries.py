@@ -52,7 +52,7 @@ def session_id(db: apsw.Connection, name: SessionId) -> int:
 def read(db: apsw.Connection, name: SessionId, after: int, limit: int) -> list[StepRecord]:
     row = session_id(db, name)
     found = db.execute(
-        f"SELECT {_STEP_COLUMNS} FROM steps p JOIN sessions n ON n.id = p.session "
+        f"SELECT {_STEP_COLUMNS} FROM steps p JOIN sessions n ON n.id = p.session "  # noqa: S608  constants only
         "WHERE p.session = ? AND p.last_seq > ? ORDER BY p.last_seq LIMIT ?",
         (row, after, limit),
     )
@@ -64,7 +64,7 @@ def read(db: apsw.Connection, name: SessionId, after: int, limit: int) -> list[S
 
 
 def session(db: apsw.Connection, name: SessionId) -> SessionRow:
-    row = db.execute(f"SELECT {_SESSION_COLUMNS} FROM sessions s WHERE s.name = ?", (name,)).fetchone()
+    row = db.execute(f"SELECT {_SESSION_COLUMNS} FROM sessions s WHERE s.name = ?", (name,)).fetchone()  # noqa: S608  constants only
     if row is None:
         raise SessionNotFound(f"expected a stored session; got {name}, which this log does not hold.")
     return _session_row(row)
@@ -79,7 +79,7 @@ def sessions(
         where.append("s.status = ?")
         values.append(status)
     found = db.execute(
-        f"SELECT {_SESSION_COLUMNS} FROM sessions s WHERE {' AND '.join(where)} "
+        f"SELECT {_SESSION_COLUMNS} FROM sessions s WHERE {' AND '.join(where)} "  # noqa: S608  constants only
         "AND (? IS NULL OR s.id < ?) ORDER BY s.id DESC LIMIT ?",
         (*values, bound, bound, limit),
     )
@@ -106,7 +106,7 @@ def feed(
         where.append("(" + " OR ".join("instr(p.types, ?) > 0" for _ in types) + ")")
         values.extend(_needle(wanted) for wanted in types)
     found = db.execute(
-        f"SELECT p.pos, {_STEP_COLUMNS} FROM steps p JOIN sessions n ON n.id = p.session "
+        f"SELECT p.pos, {_STEP_COLUMNS} FROM steps p JOIN sessions n ON n.id = p.session "  # noqa: S608  constants only
         f"WHERE {' AND '.join(where)} ORDER BY p.pos LIMIT ?",
         (*values, limit),
     )

@@ -292,9 +292,9 @@ class SqliteLog:
                     sink.refused(told)
                 else:
                     sink.appended(told)
-            except Exception as error:  # one session's bug must not cost the others their outcome
+            except Exception as fault:  # one session's bug must not cost the others their outcome
                 asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"the sink of session {session} failed", "exception": error}
+                    {"message": f"the sink of session {session} failed", "exception": fault}
                 )
         for job, result, error in outcome.jobs:
             job.settle(result, error)

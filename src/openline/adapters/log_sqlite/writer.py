@@ -247,7 +247,7 @@ class Transaction:
 
 
 def _insert(rows: int) -> str:
-    return f"INSERT INTO steps VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * rows)}"
+    return f"INSERT INTO steps VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * rows)}"  # noqa: S608  constants only
 
 
 _INSERT = {size: _insert(size) for size in ROWS_PER_STATEMENT}
