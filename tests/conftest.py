@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from figures import figure
+
 LIMIT_S = 20.0
 """Above any honest unit test by two orders; low enough that a hang is noticed (trio's own figure)."""
 LIMIT_PROCESSES_S = 60.0
@@ -36,6 +38,14 @@ def rewrite(request: pytest.FixtureRequest) -> bool:
 
 
 def limit_of(item: pytest.Item) -> float:
+    if any(marker.name.startswith("figure_") for marker in item.iter_markers()):
+        factor = figure("limit", 1)  # `make prove` runs the same tests with figures many times as large
+    else:
+        factor = 1
+    return factor * small_limit_of(item)
+
+
+def small_limit_of(item: pytest.Item) -> float:
     marker = item.get_closest_marker("timeout")
     if marker is not None:
         return float(marker.args[0] if marker.args else marker.kwargs["seconds"])

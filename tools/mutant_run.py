@@ -1,0 +1,336 @@
+"""Run the core's tests in forks of one warm process: once as they are, then once for each mutant.
+
+POSIX only (fork). A fork imports openline anew, so a mutant of any module is seen by every other.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis
+import pytest
+
+from tools.mutation import Mutant
+
+MEMORY_BYTES_MAX = 4 << 30
+"""A mutant may loop and fill memory; a healthy run takes under 200 MB, plus what address space is reserved."""
+BASELINE_S_MAX = 600.0
+GRACE_S = 6.0
+"""Start, imports and collection of a fork on a busy machine; then ``SLACK`` times the tests' own seconds."""
+SLACK = 4.0
+
+
+@dataclass
+class Baseline:
+    """The healthy run: seconds of each test, and which tests ran which function (``path::scope``)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    tests_of: dict[str, list[str]] = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass
+class Outcome:
+    how: str
+    """killed | timeout | survived | not covered."""
+    by: str = ""
+    """The test that failed first; "" if collection already failed."""
+    took_s: float = 0.0
+
+    @property
+    def is_killed(self) -> bool:
+        return self.how in ("killed", "timeout")
+
+
+class Watcher:
+    """A pytest plugin: selects and orders tests, notes seconds and the first failure."""
+
+    def __init__(self, wanted: Sequence[str] | None, on_test: Callable[[str], object] | None = None) -> None:
+        self.order = {name: place for place, name in enumerate(wanted)} if wanted is not None else None
+        self.on_test = on_test
+        self.seconds: dict[str, float] = {}
+        self.failed = ""
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        # Shrinking a failure takes seconds and tells us nothing; a random start would make runs differ.
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        checks = list(hypothesis.HealthCheck)
+        hypothesis.settings.register_profile(
+            "mutants",
+            phases=phases,
+            database=None,
+            derandomize=True,
+            deadline=None,
+            suppress_health_check=checks,
+        )
+        hypothesis.settings.load_profile("mutants")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        order = self.order
+        if order is not None:
+            items[:] = sorted((i for i in items if i.nodeid in order), key=lambda item: order[item.nodeid])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        if self.on_test is not None:
+            self.on_test(item.nodeid)
+        return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
+class OneModule(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Serves one module of openline from changed source; every other is found as usual."""
+
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        self.name, self.path, self.source = name, path, source
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.name:
+            return None
+        is_package = self.path.name == "__init__.py"
+        spec = importlib.util.spec_from_loader(fullname, self, origin=str(self.path), is_package=is_package)
+        if spec is not None and is_package:
+            spec.submodule_search_locations = [str(self.path.parent)]
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__file__ = str(self.path)
+        exec(compile(self.source, str(self.path), "exec"), module.__dict__)
+
+
+def module_name(path: str) -> str:
+    return ".".join(["openline", *path.removesuffix(".py").removesuffix("/__init__").split("/")])
+
+
+# ----------------------------------------------------------------------------------------------- children
+
+
+def in_child(root: Path, report: Path, work: Callable[[], dict[str, object]]) -> int:
+    """Fork; the child runs ``work`` quietly, writes what it returns to ``report`` and is gone. Gives its pid."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()  # so that whatever a test starts ends with it
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+        quiet = os.open(f"{report}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        os.chdir(root)
+        sys.path[:0] = [str(root / "src")]
+        found = work()
+        draft = report.with_suffix(".new")
+        draft.write_text(json.dumps(found))
+        draft.replace(report)
+    finally:
+        os._exit(0)
+
+
+def pytest_arguments(names: Sequence[str]) -> list[str]:
+    # hypothesis' own reports and every cache would only cost time
+    return ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", *names]
+
+
+def check_origin(root: Path) -> str:
+    """A test of an installed copy would kill nothing and say nothing."""
+    import openline.core
+
+    where = Path(openline.core.__file__ or "")
+    return "" if where.is_relative_to(root / "src") else f"openline was imported from {where}, not from src/"
+
+
+# ----------------------------------------------------------------------------------------------- baseline
+
+
+def run_baseline(root: Path, names: Sequence[str]) -> Baseline:
+    """The healthy run, with each test's coverage of the core."""
+    with tempfile.TemporaryDirectory(prefix="openline-mutants-") as folder:
+        report = Path(folder) / "baseline.json"
+        pid = in_child(root, report, lambda: measured(root, names))
+        deadline = time.monotonic() + BASELINE_S_MAX
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                end(pid)
+                return Baseline(failure=f"no end within {BASELINE_S_MAX:.0f} s")
+            time.sleep(0.05)
+        if not report.exists():
+            return Baseline(failure=Path(f"{report}.out").read_text()[-3000:])
+        found = Baseline(**json.loads(report.read_text()))
+        if found.failure:
+            found.failure += "\n" + Path(f"{report}.out").read_text()[-3000:]
+        return found
+
+
+def measured(root: Path, names: Sequence[str]) -> dict[str, object]:
+    os.environ["COVERAGE_CORE"] = "ctrace"  # the one that knows which test is running, on every Python
+    import coverage
+
+    core = root / "src" / "openline" / "core"
+    meter = coverage.Coverage(data_file=None, branch=False, include=[f"{core}/*"], config_file=False)
+    watcher = Watcher(None, on_test=meter.switch_context)
+    meter.start()
+    code = pytest.main(pytest_arguments(names), plugins=[watcher])
+    meter.stop()
+    if code != 0:
+        return asdict(Baseline(failure=f"pytest ended with {int(code)}: {watcher.failed}"))
+    failure = check_origin(root)
+    tests_of: dict[str, set[str]] = {}
+    data = meter.get_data()
+    for file in data.measured_files():
+        path = Path(file)
+        name = path.relative_to(root / "src" / "openline").as_posix()
+        scopes = scope_of_lines(path.read_text())
+        for line, tests in data.contexts_by_lineno(file).items():
+            if line in scopes:
+                tests_of.setdefault(f"{name}::{scopes[line]}", set()).update(test for test in tests if test)
+    return asdict(Baseline(watcher.seconds, {key: sorted(tests) for key, tests in tests_of.items()}, failure))
+
+
+def scope_of_lines(text: str) -> dict[int, str]:
+    """The qualified name of the innermost function of each line that is in one."""
+    found: dict[int, str] = {}
+
+    def walk(node: ast.AST, outer: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = f"{outer}.{child.name}" if outer else child.name
+                if not isinstance(child, ast.ClassDef):
+                    found.update(
+                        dict.fromkeys(range(child.body[0].lineno, (child.end_lineno or 0) + 1), name)
+                    )
+                walk(child, name)
+            else:
+                walk(child, outer)
+
+    walk(ast.parse(text), "")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- pool
+
+
+class Pool:
+    """Runs mutants, ``jobs`` at once. Use as a context manager: leaving it ends what still runs."""
+
+    def __init__(self, root: Path, baseline: Baseline, names: Sequence[str], jobs: int) -> None:
+        self.root, self.baseline, self.names, self.jobs = root, baseline, names, max(1, jobs)
+        self.kills: Counter[str] = Counter()
+        self.started = 0
+        self.running: dict[int, tuple[Mutant, Path, float, float]] = {}
+        self.folder = tempfile.TemporaryDirectory(prefix="openline-mutants-")
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.running:
+            end(pid)
+        self.folder.cleanup()
+
+    def learn(self, outcome: Outcome) -> None:
+        """What killed before kills again: those tests go first."""
+        if outcome.by:
+            self.kills[outcome.by] += 1
+
+    def run(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, Outcome]]:
+        waiting = list(reversed(mutants))
+        while waiting or self.running:
+            while waiting and len(self.running) < self.jobs:
+                mutant = waiting.pop()
+                tests = self.tests_for(mutant)
+                if not tests:
+                    yield mutant, Outcome("not covered")
+                else:
+                    self.start(mutant, tests)
+            for mutant, outcome in self.finished():
+                self.learn(outcome)
+                yield mutant, outcome
+            time.sleep(0.005)
+
+    def tests_for(self, mutant: Mutant) -> list[str]:
+        """Those that ran the function; all for a table or a default, which any test may have read."""
+        tests = self.baseline.tests_of.get(f"{mutant.path}::{mutant.id.split('::')[1]}")
+        if tests is None:
+            is_function = mutant.id.split("::")[1] in set(scope_of_lines(self.text_of(mutant)).values())
+            tests = [] if is_function else list(self.baseline.seconds)
+        seconds = self.baseline.seconds
+        return sorted(tests, key=lambda name: (-self.kills[name], seconds.get(name, 0.0), name))
+
+    def text_of(self, mutant: Mutant) -> str:
+        return (self.root / "src" / "openline" / mutant.path).read_text()
+
+    def start(self, mutant: Mutant, tests: list[str]) -> None:
+        self.started += 1
+        report = Path(self.folder.name) / f"{self.started}.json"
+        path = self.root / "src" / "openline" / mutant.path
+        files = sorted({name.split("::")[0] for name in tests})
+
+        def work() -> dict[str, object]:
+            sys.meta_path.insert(
+                0, OneModule(module_name(mutant.path), path, mutant.apply(path.read_bytes()))
+            )
+            watcher = Watcher(tests)
+            code = pytest.main(pytest_arguments(files), plugins=[watcher])
+            return {"code": int(code), "by": watcher.failed}
+
+        allowed = GRACE_S + SLACK * sum(self.baseline.seconds.get(name, 0.0) for name in tests)
+        pid = in_child(self.root, report, work)
+        self.running[pid] = (mutant, report, time.monotonic(), time.monotonic() + allowed)
+
+    def finished(self) -> Iterator[tuple[Mutant, Outcome]]:
+        for pid, (mutant, report, began, deadline) in list(self.running.items()):
+            took = time.monotonic() - began
+            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+                del self.running[pid]
+                yield mutant, verdict(report, took)
+            elif time.monotonic() > deadline:
+                del self.running[pid]
+                end(pid)
+                yield mutant, Outcome("timeout", "", took)
+
+
+def verdict(report: Path, took: float) -> Outcome:
+    try:
+        found = json.loads(report.read_text())
+    except OSError:  # the fork died without a word: out of memory, or the mutant ended the process
+        return Outcome("killed", "", took)
+    finally:
+        report.unlink(missing_ok=True)
+        Path(f"{report}.out").unlink(missing_ok=True)
+    return Outcome("survived" if found["code"] == 0 else "killed", found["by"], took)
+
+
+def end(pid: int) -> None:
+    """Kill a fork of ours and what it started, and take its exit code."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it ended by itself a moment ago
+        pass
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # already taken
+        pass
