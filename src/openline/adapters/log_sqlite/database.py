@@ -68,7 +68,10 @@ class DirectoryLock:
     def take(cls, folder: Path) -> DirectoryLock:
         """Create the directory if it is not there, and lock it. Raises DataDirectoryError."""
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # Or a power cut could take the new directory with everything in it.
+                sync_folder(folder.parent)
             descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise DataDirectoryError(
@@ -93,6 +96,15 @@ class DirectoryLock:
         if self._descriptor in _held:
             _held.discard(self._descriptor)
             os.close(self._descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a directory durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Reserve:
@@ -134,7 +146,7 @@ def open_writer(place: Placement) -> apsw.Connection:
     try:
         db = apsw.Connection(str(place.database), flags=flags, vfs=place.vfs or None)
     except apsw.Error as error:
-        raise _unusable(place, error) from error
+        raise unusable(place, error) from error
     try:
         if place.vfs:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -155,7 +167,7 @@ def open_writer(place: Placement) -> apsw.Connection:
         raise
     except apsw.Error as error:
         db.close()
-        raise _unusable(place, error) from error
+        raise unusable(place, error) from error
 
 
 def open_reader(place: Placement) -> apsw.Connection:
@@ -202,7 +214,8 @@ def _pragma(db: apsw.Connection, name: str) -> int:
     return value
 
 
-def _unusable(place: Placement, error: apsw.Error) -> DataDirectoryError:
+def unusable(place: Placement, error: apsw.Error) -> DataDirectoryError:
+    """What an SQLite error while opening means for the person who started the gateway."""
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
         return DataDirectoryError(
             f"{place.database} is not a readable Openline log ({type(error).__name__}).",

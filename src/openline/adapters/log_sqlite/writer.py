@@ -310,15 +310,17 @@ class Writer:
     # ---- the thread
 
     def _main(self, opened: Callable[[Exception | None], None]) -> None:
-        lock = None
+        lock = db = None
         try:
             lock = database.DirectoryLock.take(self._place.folder)
             db = database.open_writer(self._place)
             self._prepare(db)
         except Exception as error:  # whatever it is, open() raises it: no other place could
+            if db is not None:
+                self._close(db)
             if lock is not None:
                 lock.release()
-            opened(error)
+            opened(database.unusable(self._place, error) if isinstance(error, apsw.Error) else error)
             return
         opened(None)
         try:
@@ -490,6 +492,9 @@ class Writer:
 
     def _shut(self, db: apsw.Connection) -> None:
         self._checkpoint(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._close(db)
+
+    def _close(self, db: apsw.Connection) -> None:
         try:
             db.close()
         except apsw.Error as error:
