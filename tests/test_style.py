@@ -145,7 +145,7 @@ def bare_suppressions(source: Source) -> list[Finding]:
     found = []
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         match = SUPPRESSION.search(token.string) if token.type == tokenize.COMMENT else None
-        if match and len(re.findall(r"[A-Za-z]{2,}", match["rest"])) < 2:
+        if match and len(re.findall(r"[A-Za-z]+", match["rest"])) < 2:
             found.append(
                 f"{source.path}:{token.start[0]}: '{token.string}' has no reason; write "
                 f"'{token.string}  # why it is right here'"

@@ -67,6 +67,8 @@ class Change:
     scope: str
     node: ast.expr | ast.stmt
     after: str
+    label: str = ""
+    """For the id, where before and after are long and mostly equal."""
 
 
 def mutants_of(path: str, text: str) -> list[Mutant]:
@@ -85,7 +87,8 @@ def mutants_of(path: str, text: str) -> list[Mutant]:
         before = source[start:end].decode()
         if before == change.after:
             continue
-        stem = f"{path}::{change.scope}::{change.kind}::{one_line(before)} -> {one_line(change.after)}"
+        label = change.label or f"{one_line(before)} -> {one_line(change.after)}"
+        stem = f"{path}::{change.scope}::{change.kind}::{label}"
         seen[stem] += 1
         mutant_id = stem if seen[stem] == 1 else f"{stem} #{seen[stem]}"
         mutant = Mutant(mutant_id, path, node.lineno, start, end, before, change.after)
@@ -194,6 +197,9 @@ class Finder:
             case _:
                 yield from own_changes(node, scope)
         match node:
+            case ast.Dict():  # a wrong key is a cell removed
+                for value in node.values:
+                    yield from self.expression(value, scope)
             case ast.IfExp():
                 yield from self.guard(node.test, scope, may_be_true=True)
                 yield from self.expression(node.body, scope)
@@ -255,13 +261,22 @@ def own_changes(node: ast.expr, scope: str) -> Iterator[Change]:
             for index in range(len(node.keys)):
                 keys = [key for at, key in enumerate(node.keys) if at != index]
                 values = [value for at, value in enumerate(node.values) if at != index]
-                yield Change("table cell", scope, node, written(ast.Dict(keys, values)))
+                yield Change(
+                    "table cell", scope, node, written(ast.Dict(keys, values)), cell_name(node, index)
+                )
         case ast.Set() if len(node.elts) > 1:
             for index in range(len(node.elts)):
                 rest = [element for at, element in enumerate(node.elts) if at != index]
-                yield Change("member", scope, node, written(ast.Set(rest)))
+                label = f"{one_line(ast.unparse(node.elts[index]))} removed"
+                yield Change("member", scope, node, written(ast.Set(rest)), label)
         case ast.Call(func=ast.Name(id=name)) if name in CALLS:
             yield Change("call", scope, node.func, CALLS[name])
+
+
+def cell_name(node: ast.Dict, index: int) -> str:
+    key = node.keys[index]
+    value = one_line(ast.unparse(node.values[index]))
+    return f"{one_line(ast.unparse(key))}: {value} removed" if key is not None else f"**{value} removed"
 
 
 def comparisons(node: ast.Compare, scope: str) -> Iterator[Change]:

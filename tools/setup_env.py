@@ -40,8 +40,8 @@ def main() -> int:
         return 2
     fingerprint = project_fingerprint()
     stamp = read_stamp()
-    if stamp.get("fingerprint") == fingerprint and mode in stamp.get("modes", []):
-        report_missing(stamp.get("missing", []))
+    if stamp.get("fingerprint") == fingerprint and mode in as_list(stamp.get("modes")):
+        report_missing(as_list(stamp.get("missing")))
         return 0
     began = time.monotonic()
     if not python_of(VENV).exists() and not make_venv():
@@ -137,8 +137,12 @@ def pip(extras: list[str]) -> str | None:
     return None if done.returncode == 0 else (done.stdout + done.stderr)[-3000:]
 
 
-def report_missing(missing: object) -> None:
-    for extra in missing if isinstance(missing, list) else []:
+def as_list(value: object) -> list[str]:
+    return [str(entry) for entry in value] if isinstance(value, list) else []
+
+
+def report_missing(missing: list[str]) -> None:
+    for extra in missing:
         print(f"setup: '{extra}' has no wheel for this platform: {OPTIONAL.get(extra, 'left out')}")
 
 
