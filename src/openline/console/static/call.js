@@ -1,0 +1,316 @@
+// One call of ours: the line, the microphone, the player and the conversation, tied together. No layout.
+
+import { Microphone, Player, fromBase64, microphoneProblem, toBase64 } from "./audio.js";
+import { Conversation } from "./conversation.js";
+import { span } from "./dom.js";
+import { Line, parseEventId } from "./protocol.js";
+
+const PLAYOUT_EVERY_MS = 250;
+/** Microphone kept while the line is cut, in 20 ms frames: 5 s, the oldest dropped first and counted. */
+const KEPT_FRAMES = 250;
+const LEVEL_EVERY_MS = 50;
+/** Levels kept for the drawing: two minutes. */
+const KEPT_LEVELS = 2400;
+
+export class Call {
+  /**
+   * options: origin, sessionId, model, key, token, withMicrophone.
+   * Handlers: onentry(entry, isNew), onstatus(), onplayed(itemId, fraction|null).
+   */
+  constructor(options) {
+    this.options = options;
+    this.onentry = this.onstatus = this.onplayed = this.onopen = () => {};
+    this.talk = new Conversation((entry, isNew) => this.onentry(entry, isNew));
+    this.line = new Line(options);
+    this.line.onframe = (frame) => this.#frame(frame);
+    this.line.onstate = (state, detail) => this.#lineState(state, detail);
+    this.line.onresume = (resume) => this.#resumed(resume);
+    this.player = new Player({
+      onplayout: (item, ms, kind) => this.#playout(item, ms, kind),
+      onlevel: (level) => (this.levels.agent = level),
+      onstarted: (item) => this.#firstSound(item),
+    });
+    this.mic = new Microphone((pcm, level) => this.#heardMic(pcm, level));
+    this.state = "idle";
+    this.detail = {};
+    this.isHearing = this.isResponding = this.isSpeaking = this.isManual = this.isHolding = this.isMuted = false;
+    this.hasMic = false;
+    this.measures = { reply: null, interrupt: null, resume: null };
+    this.levels = { caller: 0, agent: 0, lastAt: 0 };
+    this.strip = { levels: [], marks: [], gaps: [], spans: [], begin: 0, end: 0 };
+    this.reported = new Map();
+    this.kept = [];
+    this.droppedFrames = 0;
+    this.outbox = [];
+    this.startedAt = performance.now();
+    this.startMs = Date.now();
+    this.ordinal = 0;
+  }
+
+  get elapsed() {
+    return performance.now() - this.startedAt;
+  }
+
+  /** Never fails for want of a microphone: it says so and goes on with text. */
+  async start() {
+    await this.player.start();
+    if (this.options.withMicrophone) {
+      try {
+        await this.mic.start();
+        this.hasMic = true;
+      } catch (error) {
+        this.talk.notice("warn", microphoneProblem(error), Date.now());
+      }
+    }
+    this.startedAt = performance.now();
+    this.startMs = Date.now();
+    this.line.open();
+  }
+
+  async stop({ end }) {
+    if (end) this.line.end();
+    else this.line.leave();
+    await Promise.allSettled([this.mic.stop(), this.player.stop()]);
+  }
+
+  // ------------------------------------------------------------------------------- what the caller does
+
+  #send(event) {
+    const full = { event_id: `console_${this.startMs.toString(36)}_${++this.ordinal}`, ...event };
+    if (!this.line.send(full)) this.outbox.push(full);
+  }
+
+  say(text) {
+    if (this.isResponding || this.isSpeaking) this.interrupt();
+    this.#send({ type: "conversation.item.create", item: { type: "message", role: "user", content: [{ type: "input_text", text }] } });
+    this.#send({ type: "response.create" });
+  }
+
+  interrupt() {
+    if (this.isResponding) this.#send({ type: "response.cancel" });
+    this.#stopPlaying();
+  }
+
+  setMuted(isMuted) {
+    this.isMuted = this.mic.isMuted = isMuted;
+    this.onstatus();
+  }
+
+  /** Push to talk: the gateway stops detecting turns; a turn is what was said while holding. */
+  setManual(isManual) {
+    this.isManual = isManual;
+    this.isHolding = false;
+    this.#sendTurnDetection();
+    this.onstatus();
+  }
+
+  #sendTurnDetection() {
+    const turn_detection = this.isManual ? null : { type: "server_vad" };
+    this.#send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection } } } });
+  }
+
+  hold(isHolding) {
+    if (!this.isManual || isHolding === this.isHolding || !this.hasMic) return;
+    this.isHolding = isHolding;
+    if (isHolding) {
+      if (this.isSpeaking || this.isResponding) this.interrupt();
+    } else {
+      this.#send({ type: "input_audio_buffer.commit" });
+      this.#send({ type: "response.create" });
+      this.stoppedAt = performance.now();
+    }
+    this.onstatus();
+  }
+
+  #heardMic(pcm, level) {
+    this.levels.caller = Math.max(this.levels.caller * 0.6, level);
+    if (this.isManual && !this.isHolding) return;
+    const event = { type: "input_audio_buffer.append", audio: toBase64(pcm) };
+    if (this.line.send(event)) return;
+    if (this.state !== "cut" && this.state !== "connecting") return;
+    this.kept.push(event);
+    if (this.kept.length > KEPT_FRAMES) {
+      this.kept.shift();
+      this.droppedFrames += 1;
+    }
+  }
+
+  // --------------------------------------------------------------------------------- what the line says
+
+  #lineState(state, detail) {
+    this.state = state;
+    this.detail = { ...detail, at: performance.now() };
+    if (state === "cut" && !this.strip.gaps.some((gap) => gap.to === null)) this.#cut(detail);
+    if (state === "open") this.#opened();
+    if (state === "closed") this.#closed(detail);
+    this.onstatus();
+  }
+
+  #cut(detail) {
+    this.strip.gaps.push({ from: this.elapsed, to: null });
+    this.player.lineCut(this.reported);
+    this.talk.resumed();
+    const why = detail.code === 4900 ? "on purpose" : `code ${detail.code}${detail.reason ? `, ${detail.reason}` : ""}`;
+    this.talk.notice("cut", "The line was cut.", Date.now(), why);
+  }
+
+  #opened() {
+    const gap = this.strip.gaps.at(-1);
+    if (gap && gap.to === null) gap.to = this.elapsed;
+    if (this.isManual) this.#sendTurnDetection();
+    for (const event of this.outbox.splice(0)) this.line.send(event);
+    this.onopen();
+  }
+
+  #resumed({ gapMs, tookMs, from, lost, replay }) {
+    this.measures.resume = tookMs;
+    const keptMs = this.kept.length * 20;
+    const droppedMs = this.droppedFrames * 20;
+    for (const event of this.kept.splice(0)) this.line.send(event);
+    this.droppedFrames = 0;
+    const words = [from ? `from ${typeof from === "string" ? from : JSON.stringify(from)}` : "as a new attach"];
+    if (keptMs) words.push(`${span(keptMs)} of microphone kept and sent`);
+    if (droppedMs) words.push(`${span(droppedMs)} of microphone dropped`);
+    words.push(lost.length ? `lost: ${lost.map(lossWords).join(", ")}` : "nothing lost");
+    const notice = this.talk.notice(lost.length || droppedMs ? "warn" : "resumed", `The line is open again after ${span(gapMs)}.`, Date.now(), words.join(" · "));
+    // Replayed frames follow the first one; a moment later their number is known.
+    setTimeout(() => {
+      if (!replay.frames) return;
+      this.talk.change(notice, { detail: [...words, `${replay.frames} durable frames since`].join(" · ") });
+    }, 400);
+    for (const [item, ms] of this.reported) if (item === this.player.current) this.#sendPlayout(item, ms);
+  }
+
+  #closed(detail) {
+    this.isHearing = this.isResponding = this.isSpeaking = false;
+    this.talk.notice(detail.byUs ? "plain" : "warn", detail.reason ?? "The line is closed.", Date.now(), detail.detail ?? "");
+    this.strip.end = this.elapsed;
+  }
+
+  #frame(frame) {
+    const at = Date.now();
+    const place = parseEventId(frame.event_id);
+    ON_FRAME[frame.type]?.(this, frame, at);
+    this.talk.apply(frame, at, place && place.n < 32 ? place.seq : null);
+  }
+
+  mark(kind, label) {
+    this.strip.marks.push({ at: this.elapsed, kind, label });
+  }
+
+  audio(frame) {
+    const start = frame.audio_start_ms ?? frame.openline?.audio_start_ms ?? null;
+    this.player.push(frame.item_id, fromBase64(frame.delta), start);
+  }
+
+  speechStarted() {
+    this.isHearing = true;
+    if (this.isSpeaking || this.player.queuedMs > 0) {
+      this.mark("interruption", "you spoke over the reply");
+      this.#stopPlaying();
+    }
+    this.onstatus();
+  }
+
+  #stopPlaying() {
+    if (!this.player.current) return;
+    this.clearedAt = performance.now();
+    this.player.clear({ ignoreRest: !this.line.isOpenline });
+  }
+
+  responding(isResponding) {
+    this.isResponding = isResponding;
+    this.onstatus();
+  }
+
+  tool(frame, state) {
+    const entry = this.talk.get(frame.item_id);
+    const open = this.strip.spans.find((span) => span.id === frame.item_id);
+    if (state === "started" && !open) this.strip.spans.push({ id: frame.item_id, lane: "tool", from: this.elapsed, to: null, label: entry?.name ?? "tool" });
+    else if (open) Object.assign(open, { to: this.elapsed, isCut: state === "failed" });
+  }
+
+  // ------------------------------------------------------------------------------------ what was played
+
+  #firstSound(item) {
+    this.isSpeaking = true;
+    const entry = this.talk.get(item);
+    if (this.stoppedAt !== undefined) {
+      this.measures.reply = performance.now() - this.stoppedAt;
+      if (entry) this.talk.change(entry, { firstSoundMs: this.measures.reply });
+      this.stoppedAt = undefined;
+    }
+    this.onstatus();
+  }
+
+  #playout(item, ms, kind) {
+    const isLast = kind !== "position";
+    const last = this.reported.get(item) ?? 0;
+    const now = performance.now();
+    if (kind === "cleared" && this.clearedAt !== undefined) {
+      this.measures.interrupt = now - this.clearedAt;
+      this.clearedAt = undefined;
+    }
+    if (isLast || now - (this.reportedAt ?? 0) >= PLAYOUT_EVERY_MS) {
+      if (ms !== last || isLast) this.#sendPlayout(item, ms);
+      this.reportedAt = now;
+    }
+    const whole = this.player.receivedMs(item);
+    if (kind === "position") this.onplayed(item, whole ? Math.min(1, ms / whole) : 0);
+    else {
+      this.isSpeaking = false;
+      // After a cut the transcript shows what was heard; after an end it shows all of it.
+      this.onplayed(item, null);
+      this.onstatus();
+    }
+  }
+
+  #sendPlayout(item, ms) {
+    this.reported.set(item, ms);
+    if (this.reported.size > 32) this.reported.delete(this.reported.keys().next().value);
+    this.line.send({ type: "openline.playout", item_id: item, audio_end_ms: ms });
+  }
+
+  /** Called per animation frame: one level sample each 50 ms. */
+  tick() {
+    const now = this.elapsed;
+    const { strip, levels } = this;
+    if (this.state !== "closed") strip.end = now;
+    if (now - levels.lastAt < LEVEL_EVERY_MS || this.state === "closed") return;
+    levels.lastAt = now;
+    const isOpen = this.state === "open" && (!this.isManual || this.isHolding);
+    strip.levels.push({ at: now, caller: isOpen ? levels.caller : 0, agent: this.isSpeaking ? levels.agent : 0 });
+    if (strip.levels.length > KEPT_LEVELS) strip.levels.shift();
+  }
+}
+
+function lossWords(loss) {
+  if (typeof loss === "string") return loss;
+  return loss.what ?? loss.kind ?? loss.reason ?? JSON.stringify(loss);
+}
+
+const ON_FRAME = {
+  "input_audio_buffer.speech_started": (call) => call.speechStarted(),
+  "input_audio_buffer.speech_stopped": (call) => {
+    call.isHearing = false;
+    call.stoppedAt = performance.now();
+    call.onstatus();
+  },
+  "openline.turn.committed": (call) => call.mark("commit", "turn committed"),
+  "response.created": (call) => call.responding(true),
+  "response.done": (call) => call.responding(false),
+  "response.output_audio.delta": (call, frame) => call.audio(frame),
+  "response.mcp_call.in_progress": (call, frame) => call.tool(frame, "started"),
+  "response.mcp_call.completed": (call, frame) => call.tool(frame, "succeeded"),
+  "response.mcp_call.failed": (call, frame) => call.tool(frame, "failed"),
+  "openline.session.rewound": (call, frame, at) => {
+    const seq = frame.last_seq ?? frame.seq ?? frame.to_seq ?? null;
+    if (seq !== null) call.talk.rewind(seq);
+    call.talk.notice("warn", "The gateway came back from its log.", at, seq === null ? "what it had not stored is void" : `what came after fact ${seq} is void`);
+  },
+  "openline.session.parked": (call, frame, at) => call.talk.notice("plain", "The session is parked.", at, frame.reason ?? ""),
+  "openline.link.lost": (call, frame, at) => call.talk.notice("warn", "The model link was lost.", at, frame.reason ?? ""),
+  "openline.link.opened": (call, frame, at) => call.talk.notice("plain", "Model link open.", at, frame.model ?? frame.provider ?? ""),
+  "openline.silence.exceeded": (call, frame, at) => call.talk.notice("warn", "The agent was silent for too long.", at, frame.reason ?? ""),
+  error: (call, frame, at) => call.talk.notice("warn", frame.error?.message ?? "The gateway reported an error.", at, frame.error?.code ?? ""),
+};

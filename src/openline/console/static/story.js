@@ -1,0 +1,199 @@
+// Facts -> what a timeline shows: spans, marks, gaps in the line, and the state the session is in now.
+// Pure. Knows types by pattern, so a fact of a kind it has never seen still gets a place in the list.
+
+/** The kinds facts are shown as: each has its own glyph, so colour is never the only difference. */
+export const KINDS = [
+  { kind: "caller", glyph: "○", label: "Caller" },
+  { kind: "agent", glyph: "●", label: "Agent" },
+  { kind: "tool", glyph: "◇", label: "Tools" },
+  { kind: "line", glyph: "—", label: "Line" },
+  { kind: "problem", glyph: "!", label: "Problems" },
+  { kind: "other", glyph: "·", label: "Other" },
+];
+
+const PROBLEM = /(error|failed|refused|rewound|abandoned|unknown|silence|exceeded|dropped|conflict)/;
+const TOOL = /(tool|function_call|mcp_call|approval)/;
+const LINE = /^(openline\.)?(session|connection|link|lease|recording)\b/;
+const CALLER = /(speech_started|speech_stopped|turn\.|input_audio|barge_in|interrupt)/;
+const AGENT = /^(openline\.)?(response|item)\b|playout|heard|truncated/;
+
+export function kindOf(fact) {
+  const { type, data } = fact;
+  if (PROBLEM.test(type) || /lost$/.test(type)) return "problem";
+  if (TOOL.test(type) || /function_call|mcp_call/.test(data.item?.type ?? data.item_type ?? "")) return "tool";
+  if (LINE.test(type)) return "line";
+  if (type.startsWith("conversation.item")) {
+    const role = data.item?.role ?? data.role;
+    return role === "user" ? "caller" : role === "assistant" || /truncated|heard/.test(type) ? "agent" : "other";
+  }
+  if (CALLER.test(type)) return "caller";
+  if (AGENT.test(type)) return "agent";
+  return "other";
+}
+
+/** One short line of what a fact says, from whichever of the usual fields it has. */
+export function summary(fact) {
+  const { data } = fact;
+  const parts = data.item?.content ?? data.content;
+  const content = Array.isArray(parts) ? parts.map((part) => part.transcript ?? part.text ?? "").join(" ") : "";
+  const response = data.response ?? {};
+  const words = [
+    data.name ?? data.tool ?? data.item?.name,
+    data.text ?? data.transcript ?? content,
+    data.status ?? response.status,
+    data.reason ?? response.status_details?.reason,
+    data.outcome,
+    data.role && !data.content ? data.role : "",
+    Number.isFinite(data.audio_end_ms) ? `${data.audio_end_ms} ms` : "",
+    data.source,
+    data.node,
+    Number.isFinite(data.confidence) ? `${Math.round(data.confidence * 100)} %` : "",
+  ];
+  return [...new Set(words.filter((word) => typeof word === "string" && word))].join(" · ");
+}
+
+const ATTACHED = /(connection|session)\.(attached|connected|resumed)$/;
+const DETACHED = /(connection|session)\.(detached|disconnected|lost)$/;
+const LINK_UP = /link\.(opened|connected|ready|up|open)$/;
+const LINK_DOWN = /link\.(lost|closed|failed|down)$/;
+const TOOL_WORD = /^openline\.tool\.(\w+)$/;
+
+/** Fold facts into the story. Times are ms since the first fact (or since `startMs` where it is known). */
+export function storyOf(facts, startMs = null) {
+  const first = facts.find((fact) => fact.at !== null);
+  const fold = new Fold(startMs ?? first?.at ?? 0);
+  for (const fact of facts) fold.take(fact);
+  return fold.result();
+}
+
+class Fold {
+  constructor(startMs) {
+    this.startMs = startMs;
+    this.now = 0;
+    this.spans = [];
+    this.marks = [];
+    this.gaps = [];
+    this.open = new Map();
+    this.connections = new Map();
+    this.counts = { turns: 0, replies: 0, interruptions: 0, tools: 0, cuts: 0, facts: 0 };
+    this.state = { status: "", epoch: null, link: "", model: "", activeResponse: "", node: "" };
+  }
+
+  take(fact) {
+    if (fact.at !== null) this.now = Math.max(this.now, fact.at - this.startMs);
+    this.at = fact.at !== null ? fact.at - this.startMs : this.now;
+    this.counts.facts += 1;
+    const { type, data } = fact;
+    if (Number.isFinite(data.epoch)) this.state.epoch = data.epoch;
+    const mark = MARKS.find(([pattern]) => pattern.test(type));
+    if (mark) mark[1](this, data, fact);
+    const word = TOOL_WORD.exec(type)?.[1];
+    if (word) this.tool(word, data, fact);
+  }
+
+  begin(key, span) {
+    if (this.open.has(key)) return;
+    this.open.set(key, span);
+    this.spans.push({ from: this.at, to: null, ...span });
+    this.open.set(key, this.spans.at(-1));
+  }
+
+  end(key, values = {}) {
+    const span = this.open.get(key);
+    if (!span) return null;
+    this.open.delete(key);
+    return Object.assign(span, { to: this.at }, values);
+  }
+
+  mark(kind, label, fact) {
+    this.marks.push({ at: this.at, kind, label, seq: fact.seq });
+  }
+
+  committed(data, fact) {
+    const key = `turn:${data.item_id ?? "open"}`;
+    const span = this.end(key, { label: data.text ?? "" }) ?? this.end("turn:open", { label: data.text ?? "" });
+    const range = data.audio;
+    if (!span) {
+      const ms = range && range.rate ? ((range.end - range.start) * 1000) / range.rate : 0;
+      if (ms > 0) this.spans.push({ lane: "caller", from: Math.max(0, this.at - ms), to: this.at, label: data.text ?? "", seq: fact.seq });
+    } else if (span.speechTo) span.to = span.speechTo;
+    this.counts.turns += 1;
+    this.mark("commit", data.text ?? "turn committed", fact);
+  }
+
+  responseDone(data, fact) {
+    const response = data.response ?? data;
+    const isCut = response.status === "cancelled" || response.status === "incomplete";
+    const reason = response.status_details?.reason ?? data.reason ?? "";
+    this.end(`reply:${response.id ?? data.response_id}`, { isCut });
+    this.state.activeResponse = "";
+    if (isCut && /turn_detected|barge|interrupt|client_cancelled/.test(reason)) {
+      this.counts.interruptions += 1;
+      this.mark("interruption", `reply interrupted (${reason})`, fact);
+    }
+  }
+
+  connection(data, isUp, fact) {
+    const id = data.connection_id ?? data.connection ?? data.role ?? "connection";
+    const role = data.role ?? this.connections.get(id) ?? "speaker";
+    if (isUp) this.connections.set(id, role);
+    else this.connections.delete(id);
+    if (role !== "speaker") return;
+    const gap = this.gaps.at(-1);
+    if (!isUp) {
+      this.gaps.push({ from: this.at, to: null });
+      this.counts.cuts += 1;
+      this.mark("cut", data.reason ?? "line cut", fact);
+    } else if (gap && gap.to === null) gap.to = this.at;
+    this.state.status = isUp ? "live" : "detached";
+  }
+
+  tool(word, data, fact) {
+    const key = `tool:${data.call_id ?? data.tool_call_id ?? data.item_id}`;
+    if (/requested|started/.test(word)) {
+      if (!this.open.has(key)) this.counts.tools += 1;
+      this.begin(key, { lane: "tool", label: data.name ?? "tool", seq: fact.seq });
+    } else if (!/approved/.test(word)) this.end(key, { isCut: /failed|cancelled|unknown|refused/.test(word) || data.outcome === "failed" });
+  }
+
+  result() {
+    for (const span of this.spans) span.isOpen = span.to === null;
+    const { spans, marks, gaps, counts, state, startMs, now } = this;
+    return { spans, marks, gaps, counts, state, startMs, endMs: now, connections: [...this.connections.values()] };
+  }
+}
+
+const MARKS = [
+  [/speech_started$/, (fold, data, fact) => fold.begin(`turn:${data.item_id ?? "open"}`, { lane: "caller", label: "", seq: fact.seq })],
+  [/speech_stopped$/, (fold, data) => {
+    const span = fold.open.get(`turn:${data.item_id ?? "open"}`);
+    if (span) span.speechTo = fold.at;
+  }],
+  [/turn\.committed$/, (fold, data, fact) => fold.committed(data, fact)],
+  [/turn\.abandoned$/, (fold, data) => fold.end(`turn:${data.item_id ?? "open"}`, { isCut: true })],
+  [/^response\.created$/, (fold, data, fact) => {
+    const id = data.response?.id ?? data.response_id;
+    fold.begin(`reply:${id}`, { lane: "agent", label: "", seq: fact.seq });
+    fold.state.activeResponse = id ?? "";
+    fold.counts.replies += 1;
+  }],
+  [/^response\.done$/, (fold, data, fact) => fold.responseDone(data, fact)],
+  [ATTACHED, (fold, data, fact) => fold.connection(data, true, fact)],
+  [DETACHED, (fold, data, fact) => fold.connection(data, false, fact)],
+  [LINK_UP, (fold, data, fact) => {
+    fold.state.link = "open";
+    fold.state.model = data.model ?? data.provider ?? fold.state.model;
+    fold.mark("link", "model link open", fact);
+  }],
+  [LINK_DOWN, (fold, data, fact) => {
+    fold.state.link = data.reason ? `down (${data.reason})` : "down";
+    fold.mark("link", "model link down", fact);
+  }],
+  [/session\.(owned|started|created|parked|ended)$/, (fold, data, fact) => {
+    const word = fact.type.split(".").pop();
+    if (word === "owned") fold.state.node = data.node ?? fold.state.node;
+    if (word === "owned" && data.epoch > 1) fold.mark("epoch", `taken over, epoch ${data.epoch}`, fact);
+    if (word === "parked" || word === "ended") fold.state.status = word;
+    if (word === "parked" || word === "ended") fold.mark("end", `session ${word}`, fact);
+  }],
+];
