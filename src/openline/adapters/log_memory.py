@@ -199,14 +199,14 @@ class MemoryLog:
         return [record for record in found.steps if record.last_seq > after][:limit]
 
     async def sessions(
-        self, *, tenant: str = "default", status: str | None = None, limit: int = 100, before: str = ""
+        self, *, tenant: str | None = "default", status: str | None = None, limit: int = 100, before: str = ""
     ) -> list[SessionRow]:
         self._require_open()
         bound = self._require(SessionId(before)).row if before else self._rows + 1
         rows = [
             _row(name, found)
             for name, found in self._sessions.items()
-            if found.tenant == tenant and found.row < bound and status in (None, found.status)
+            if tenant in (None, found.tenant) and found.row < bound and status in (None, found.status)
         ]
         return rows[::-1][:limit]
 

@@ -71,17 +71,21 @@ def session(db: apsw.Connection, name: SessionId) -> SessionRow:
 
 
 def sessions(
-    db: apsw.Connection, tenant: str, status: str | None, limit: int, before: str
+    db: apsw.Connection, tenant: str | None, status: str | None, limit: int, before: str
 ) -> list[SessionRow]:
-    where, values = ["s.tenant = ?"], [tenant]
-    bound = session_id(db, SessionId(before)) if before else None
-    if status is not None:
-        where.append("s.status = ?")
-        values.append(status)
+    where: list[str] = ["1"]
+    values: list[str | int] = []
+    for column, value in (("tenant = ?", tenant), ("status = ?", status)):
+        if value is not None:
+            where.append(f"s.{column}")
+            values.append(value)
+    if before:
+        where.append("s.id < ?")
+        values.append(session_id(db, SessionId(before)))
     found = db.execute(
         f"SELECT {_SESSION_COLUMNS} FROM sessions s WHERE {' AND '.join(where)} "  # noqa: S608  constants only
-        "AND (? IS NULL OR s.id < ?) ORDER BY s.id DESC LIMIT ?",
-        (*values, bound, bound, limit),
+        "ORDER BY s.id DESC LIMIT ?",
+        (*values, limit),
     )
     return [_session_row(row) for row in found]
 

@@ -192,7 +192,7 @@ class SqliteLog:
         return await self._read(lambda db: queries.read(db, session, after, limit))
 
     async def sessions(
-        self, *, tenant: str = "default", status: str | None = None, limit: int = 100, before: str = ""
+        self, *, tenant: str | None = "default", status: str | None = None, limit: int = 100, before: str = ""
     ) -> list[SessionRow]:
         return await self._read(lambda db: queries.sessions(db, tenant, status, limit, before))
 
