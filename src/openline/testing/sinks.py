@@ -67,5 +67,8 @@ class RecordingSink(LinkSink):
     def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None:
         self.events.append(("call_finished", response, output_index, arguments))
 
+    def buffered_ms(self) -> int:
+        return 0
+
     def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
         self.events.append(("response_finished", response, reason))

@@ -1,0 +1,82 @@
+"""Runs the C generator against a gateway and joins its result with what the gateway's process used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from bench.build import build
+from bench.gateway import HARNESS_CORE, Gateway
+from bench.load_file import Load, Value
+from bench.proc import pin, sample, usage
+from openline.testing.histogram import Histogram
+
+Result = dict[str, Any]
+"""JSON, as it goes into the results file."""
+
+
+def run_load(load: Load, gateway: Gateway, *, sessions: int, warmup_s: float, seconds_s: float) -> Result:
+    """One run. Raises RuntimeError with the generator's own words if it could not run."""
+    program = build()
+    if program is None:
+        raise RuntimeError("expected a C compiler for the load generator; install cc, gcc or clang")
+    options: dict[str, Value] = {
+        "port": gateway.port,
+        "path": gateway.path(),
+        "sessions": sessions,
+        "warmup": warmup_s,
+        "seconds": seconds_s,
+        **load.client,
+    }
+    arguments = [
+        text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    rss_idle_kb = sample(gateway.pid).rss_kb
+    with subprocess.Popen(
+        [str(program), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: pin(HARNESS_CORE),
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        result = _follow(process.stdout, gateway)
+        words = process.stderr.read()
+    if process.returncode != 0 or not result:
+        raise RuntimeError(f"the load generator failed: {words.strip()}")
+    used = result["gateway"]
+    used["kb_per_session"] = round((used["rss_mb"] * 1024 - rss_idle_kb) / sessions, 1)
+    result["other_core"] = round(max(0.0, used["machine_core"] - used["core"] - result["generator_busy"]), 3)
+    return result
+
+
+def _follow(lines: Iterable[str], gateway: Gateway) -> Result:
+    """Read the generator's events; sample the gateway where its window opens and closes."""
+    before, link_before = sample(gateway.pid), gateway.link_statistics()
+    for line in lines:
+        said: Result = json.loads(line)
+        if said.pop("event") == "measuring":
+            before, link_before = sample(gateway.pid), gateway.link_statistics()
+        elif "window_s" in said:
+            said["gateway"] = usage(before, sample(gateway.pid))
+            said["up"] = _up_delay(link_before, gateway.link_statistics())
+            return said
+    return {}
+
+
+def _up_delay(before: dict[str, object], after: dict[str, object]) -> Result | None:
+    """The delay of caller audio from send() to the load model, in the window between two snapshots."""
+    then, now = before.get("up"), after.get("up")
+    if not isinstance(now, dict):
+        return None
+    counted = Histogram.of_sparse(now)
+    if isinstance(then, dict):
+        counted = counted.since(Histogram.of_sparse(then))
+    return {
+        "n": counted.total,
+        "p50_ms": counted.percentile_ms(50),
+        "p99_ms": counted.percentile_ms(99),
+        "p999_ms": counted.percentile_ms(99.9),
+    }
