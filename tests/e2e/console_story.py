@@ -56,7 +56,7 @@ def _table(who: str, rate: int) -> array[int]:
     for index in range(4 * rate):
         t = index / rate
         phase = 2 * math.pi * pitch * (t + 0.004 * math.sin(9 * t))
-        syllable = max(0.0, math.sin(math.pi * syllables * t)) ** 0.7 * (0.55 + 0.45 * math.sin(1.9 * t + len(who)))
+        syllable = abs(math.sin(math.pi * syllables * t)) ** 0.8 * (0.55 + 0.45 * math.sin(1.9 * t + len(who)))
         word = 0.06 if math.sin(2.4 * t + 1) < -0.82 else 1.0
         tone = math.sin(phase) + 0.6 * math.sin(3 * phase) + 0.4 * math.sin(5 * phase + t) + 0.25 * math.sin(11 * phase)
         samples.append(int(32767 * level * tone / 2.3 * syllable * word))
@@ -174,7 +174,7 @@ def _workshop(start: int) -> Seed:
         "I will order sixty more brass hinges from Halvorsen. They usually deliver within three days, and the price"
         " per hinge has not changed since the spring."
     )
-    seed.reply(2, 13_250, 13_500, 17_380, long, heard=68)
+    seed.reply(2, 13_250, 13_500, 17_380, long, heard=73)
     seed.turn(3, 17_100, 18_500, "wait make that eighty", 0.79)
     seed.fact(19_040, "response.created", response={"id": "resp_3", "status": "in_progress"})
     seed.tool("call_2", 19_060, 20_150, "order_parts", '{"part":"brass hinge","count":80}', LINES[2].output)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -87,6 +87,7 @@ class FakeSession:
     quiet_ms: int = 0
     manual: bool = False
     reply: Reply | None = None
+    replies: dict[str, Reply] = field(default_factory=dict)
     ids: int = 0
 
     @property
@@ -214,7 +215,7 @@ class FakeSession:
             await self.run_tool(line, response_id)
         item_id = self.new_id("item")
         pcm = voice("agent", len(line.agent) * 62, seed=self.turn)
-        self.reply = Reply(item_id, response_id, line, pcm)
+        self.reply = self.replies[item_id] = Reply(item_id, response_id, line, pcm)
         item = {
             "id": item_id, "type": "message", "role": "assistant", "status": "in_progress", "content": [],
         }  # fmt: skip
@@ -246,8 +247,9 @@ class FakeSession:
         began, base = time.monotonic(), 0
         while reply.released < len(reply.pcm):
             if self.speaker is None:
+                base = reply.released
                 await asyncio.sleep(0.02)
-                began, base = time.monotonic(), reply.released
+                began = time.monotonic()
                 continue
             share = reply.released / len(reply.pcm)
             while sent_words < len(words) and sent_words <= share * len(words) + 3:
@@ -329,8 +331,8 @@ class FakeSession:
         self.commands.append(event)
         if kind == "openline.playout":
             self.playouts.append((event["item_id"], event["audio_end_ms"]))
-            if self.reply is not None and self.reply.item_id == event["item_id"]:
-                self.reply.played_ms = event["audio_end_ms"]
+            if event["item_id"] in self.replies:
+                self.replies[event["item_id"]].played_ms = event["audio_end_ms"]
         elif kind == "conversation.item.create":
             item = {"id": self.new_id("item"), "status": "completed", **event["item"]}
             added = {"type": "conversation.item.added", "item": item}
@@ -415,7 +417,12 @@ class FakeConsoleServer:
             Starlette(routes=routes), port=port, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._server.serve()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -430,6 +437,11 @@ class FakeConsoleServer:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(10)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a session's coroutine on the server's own loop, from the test's thread, to its end."""
+        assert self._loop is not None, "the server has not started"
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(5)
 
     def changed(self, session_id: str) -> None:
         self.feed.append((session_id, self.sessions[session_id].facts[-1]))

@@ -84,4 +84,10 @@ document.getElementById("dialog").addEventListener("click", (event) => {
 });
 window.addEventListener("hashchange", go);
 window.addEventListener("openline-reload", go);
+// A page put aside by the browser holds no streams (they count against the few a host is given) and no line.
+window.addEventListener("pagehide", () => {
+  close();
+  close = () => {};
+});
+window.addEventListener("pageshow", (event) => event.persisted && go());
 go();

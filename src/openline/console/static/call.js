@@ -27,7 +27,7 @@ export class Call {
     this.line.onresume = (resume) => this.#resumed(resume);
     this.player = new Player({
       onplayout: (item, ms, kind) => this.#playout(item, ms, kind),
-      onlevel: (level) => (this.levels.agent = level),
+      onlevel: (level) => (this.levels.agent = Math.max(this.levels.agent * 0.6, level)),
       onstarted: (item) => this.#firstSound(item),
     });
     this.mic = new Microphone((pcm, level) => this.#heardMic(pcm, level));
@@ -123,7 +123,7 @@ export class Call {
   }
 
   #heardMic(pcm, level) {
-    this.levels.caller = Math.max(this.levels.caller * 0.6, level);
+    this.levels.caller = Math.max(this.levels.caller * 0.8, level);
     if (this.isManual && !this.isHolding) return;
     const event = { type: "input_audio_buffer.append", audio: toBase64(pcm) };
     if (this.line.send(event)) return;
@@ -178,7 +178,9 @@ export class Call {
       if (!replay.frames) return;
       this.talk.change(notice, { detail: [...words, `${replay.frames} durable frames since`].join(" · ") });
     }, 400);
-    for (const [item, ms] of this.reported) if (item === this.player.current) this.#sendPlayout(item, ms);
+    // What was buffered played on while the line was cut: say so at once, or it would be sent again.
+    const latest = [...this.reported].at(-1);
+    if (latest) this.#sendPlayout(...latest);
   }
 
   #closed(detail) {
@@ -266,6 +268,7 @@ export class Call {
   }
 
   #sendPlayout(item, ms) {
+    this.reported.delete(item);
     this.reported.set(item, ms);
     if (this.reported.size > 32) this.reported.delete(this.reported.keys().next().value);
     this.line.send({ type: "openline.playout", item_id: item, audio_end_ms: ms });
@@ -308,9 +311,5 @@ const ON_FRAME = {
     if (seq !== null) call.talk.rewind(seq);
     call.talk.notice("warn", "The gateway came back from its log.", at, seq === null ? "what it had not stored is void" : `what came after fact ${seq} is void`);
   },
-  "openline.session.parked": (call, frame, at) => call.talk.notice("plain", "The session is parked.", at, frame.reason ?? ""),
-  "openline.link.lost": (call, frame, at) => call.talk.notice("warn", "The model link was lost.", at, frame.reason ?? ""),
-  "openline.link.opened": (call, frame, at) => call.talk.notice("plain", "Model link open.", at, frame.model ?? frame.provider ?? ""),
-  "openline.silence.exceeded": (call, frame, at) => call.talk.notice("warn", "The agent was silent for too long.", at, frame.reason ?? ""),
   error: (call, frame, at) => call.talk.notice("warn", frame.error?.message ?? "The gateway reported an error.", at, frame.error?.code ?? ""),
 };

@@ -16,7 +16,8 @@ export class Conversation {
     this.entries = [];
     this.byId = new Map();
     this.byCall = new Map();
-    this.responses = new Map();
+    /** When each response was asked for: facts hold an item when it is done, its time is when it began. */
+    this.began = new Map();
     this.afterResume = new Set();
     this.ordinal = 0;
   }
@@ -128,10 +129,11 @@ function userItem(talk, id, value, at, seq) {
 }
 
 function agentItem(talk, id, value, at, frame, seq) {
-  const entry = talk.ensure(id, "agent", at);
+  const responseId = frame.response_id ?? value.response_id;
+  const entry = talk.ensure(id, "agent", talk.get(id) ? at : talk.began.get(responseId) ?? at);
   const isDone = frame.type.endsWith("done") || value.status === "completed" || value.status === "incomplete";
   const text = contentText(value.content);
-  const values = { responseId: frame.response_id ?? value.response_id ?? entry.responseId, seq: seq ?? entry.seq };
+  const values = { responseId: responseId ?? entry.responseId, seq: seq ?? entry.seq };
   // A cut item comes back with only its heard text; keep what was said so that the rest can be struck.
   if (isDone && text.length >= entry.text.length) values.text = text;
   if (isDone) Object.assign(values, { isPartial: false, status: value.status ?? "completed" });
@@ -231,7 +233,6 @@ function responseDone(talk, frame) {
   const response = frame.response ?? frame;
   const id = response.id ?? frame.response_id;
   const isCut = response.status === "cancelled" || response.status === "incomplete";
-  talk.responses.set(id, response.status ?? "completed");
   for (const entry of talk.entries) {
     if (entry.responseId !== id || entry.kind !== "agent") continue;
     const reason = response.status_details?.reason ?? frame.reason;
@@ -272,6 +273,6 @@ const HANDLERS = {
   "response.mcp_call.failed": mcpState("failed"),
   "conversation.item.truncated": truncated,
   "openline.item.heard": heard,
-  "response.created": (talk, frame) => talk.responses.set(frame.response?.id ?? frame.response_id, "in_progress"),
+  "response.created": (talk, frame, at) => talk.began.set(frame.response?.id ?? frame.response_id, at),
   "response.done": responseDone,
 };

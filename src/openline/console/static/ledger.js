@@ -9,9 +9,10 @@ const GLYPH = Object.fromEntries(KINDS.map(({ kind, glyph }) => [kind, glyph]));
 
 export class Ledger {
   /** `startMs()`: Unix ms of offset zero. `onpick(fact)` when a row is chosen. */
-  constructor({ startMs, onpick = () => {} }) {
+  constructor({ startMs, onpick = () => {}, isFollowing = true }) {
     this.startMs = startMs;
     this.onpick = onpick;
+    this.isFollowing = isFollowing;
     this.rows = [];
     this.hidden = new Set();
     this.query = "";
@@ -49,7 +50,7 @@ export class Ledger {
     this.list.append(row.node);
     if (this.rows.length > MOST_ROWS) this.#forgetFirst();
     this.#showCount();
-    if (isAtEnd && this.current < 0) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (isAtEnd && this.isFollowing && this.current < 0) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   #forgetFirst() {

@@ -6,6 +6,7 @@ import { Watch } from "./watch.js";
 import { parseWav, peaks } from "./wav.js";
 
 const BUCKET_MS = 10;
+const most = (a, b) => (a > b ? a : b);
 
 export function playbackView(main, sessionId) {
   const view = new Playback(main, sessionId);
@@ -74,7 +75,11 @@ class Playback extends Watch {
     const wav = parseWav(bytes);
     this.recordingMs = wav.durationMs;
     this.recordingStart = startMs;
-    this.peaks = { bucketMs: BUCKET_MS, caller: peaks(wav, 0, BUCKET_MS), agent: peaks(wav, Math.min(1, wav.channels - 1), BUCKET_MS) };
+    const caller = peaks(wav, 0, BUCKET_MS);
+    const agent = peaks(wav, Math.min(1, wav.channels - 1), BUCKET_MS);
+    // One scale for both, so that who is louder can be seen; a silent recording stays flat.
+    const loudest = Math.max(0.05, caller.reduce(most, 0), agent.reduce(most, 0));
+    this.peaks = { bucketMs: BUCKET_MS, caller, agent, scale: 1 / loudest };
     this.url = URL.createObjectURL(new Blob([bytes], { type: "audio/wav" }));
     this.audio.src = this.url;
     this.download.href = this.url;
@@ -161,8 +166,7 @@ class Playback extends Watch {
     this.timeline.draw();
     if (this.startMs === null) return;
     const at = this.startMs + place;
-    if (!isFromFact && !this.audio.seeking) this.ledger.follow(at);
-    else if (!isFromFact) this.ledger.follow(at);
+    if (!isFromFact) this.ledger.follow(at);
     const entry = this.talk.entries.findLast((candidate) => candidate.kind !== "notice" && candidate.at <= at + 1);
     this.transcript.highlight(entry?.id ?? "");
   }

@@ -52,6 +52,34 @@ export function summary(fact) {
   return [...new Set(words.filter((word) => typeof word === "string" && word))].join(" · ");
 }
 
+/** A clean leave is no cut: the far side said goodbye. */
+const CLEAN = /1000|1001|clean|left|hung|ended|normal/;
+
+const NOTICES = [
+  [/(connection|session)\.(detached|disconnected|lost)$/, "cut", "The line was cut."],
+  [/(connection|session)\.(attached|connected|resumed)$/, "resumed", "A connection attached."],
+  [/link\.(lost|closed|failed|down)$/, "warn", "The model link went down."],
+  [/link\.(opened|connected|ready|up|open)$/, "plain", "The model link is open."],
+  [/session\.parked$/, "plain", "The session is parked."],
+  [/session\.ended$/, "plain", "The session ended."],
+  [/session\.rewound$/, "warn", "The session was rewound to its log."],
+  [/silence/, "warn", "The agent was silent for too long."],
+];
+
+/** What a fact says about the line, for the transcript: {tone, text, detail}; null for all other facts. */
+export function noticeOf({ type, data }) {
+  const reason = data.reason ?? "";
+  if (/session\.owned$/.test(type) && data.epoch > 1) return { tone: "warn", text: "The gateway came back from its log.", detail: `epoch ${data.epoch}` };
+  const found = NOTICES.find(([pattern]) => pattern.test(type));
+  if (!found) return null;
+  const isLeave = found[1] === "cut" && (isCleanLeave(data) || (data.role && data.role !== "speaker"));
+  const words = [data.role, reason, data.resumed_from && `resumed from ${data.resumed_from}`, data.model];
+  const detail = words.filter((word) => typeof word === "string" && word).join(" · ");
+  return isLeave ? { tone: "plain", text: "A connection left.", detail } : { tone: found[1], text: found[2], detail };
+}
+
+const isCleanLeave = (data) => data.clean === true || CLEAN.test(`${data.reason ?? ""} ${data.code ?? ""}`);
+
 const ATTACHED = /(connection|session)\.(attached|connected|resumed)$/;
 const DETACHED = /(connection|session)\.(detached|disconnected|lost)$/;
 const LINK_UP = /link\.(opened|connected|ready|up|open)$/;
@@ -140,6 +168,14 @@ class Fold {
     else this.connections.delete(id);
     if (role !== "speaker") return;
     const gap = this.gaps.at(-1);
+    if (!isUp && isCleanLeave(data)) {
+      this.leftAt = this.at;
+      return;
+    }
+    if (isUp && this.leftAt !== undefined) {
+      this.gaps.push({ from: this.leftAt, to: this.at });
+      this.leftAt = undefined;
+    }
     if (!isUp) {
       this.gaps.push({ from: this.at, to: null });
       this.counts.cuts += 1;

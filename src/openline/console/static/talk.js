@@ -3,8 +3,10 @@
 import { followFacts, getSession, key } from "./api.js";
 import { Call } from "./call.js";
 import { clock, h, read, replace, setText, setWire, shortcuts, span, write } from "./dom.js";
+import { example, legend } from "./example.js";
 import { Ledger } from "./ledger.js";
 import { newSessionId } from "./protocol.js";
+import { noticeOf } from "./story.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
@@ -28,7 +30,7 @@ class Talk {
     this.ledger = new Ledger({ startMs: () => this.startMs });
     this.#build(main);
     this.timeline = new Timeline(this.canvas);
-    this.timeline.show({ begin: 0, end: 0, spans: [], marks: [], gaps: [], levels: [] }, { from: -WINDOW_MS, to: 600 });
+    this.timeline.show(example(), { from: 0, to: WINDOW_MS });
     this.#keys();
     this.#showState();
     this.raf = requestAnimationFrame(this.#frame);
@@ -57,6 +59,7 @@ class Talk {
     this.sendButton = h("button", { type: "submit", class: "primary" }, "Send");
     this.composer = h("form", { class: "composer", onsubmit: (event) => this.#typed(event) }, this.input, this.sendButton);
     this.hero = this.#hero();
+    this.legend = legend();
     this.deck = h("div", { class: "deck" },
       h("div", { class: "deck-state" }, this.status, h("p", { class: "deck-sub" }, this.time, this.session)),
       h("div", { class: "deck-meters" }, this.meters.caller.node, this.meters.agent.node),
@@ -67,7 +70,7 @@ class Talk {
       this.ledger.node);
     this.root = h("div", { class: "view talk" },
       h("div", { class: "strip" }, h("span", { class: "lane caller" }, "you"), h("span", { class: "lane agent" }, "agent"), this.canvas),
-      this.deck, this.hero, this.live);
+      this.legend, this.deck, this.hero, this.live);
     replace(main, this.root);
     this.#listenHold();
   }
@@ -134,7 +137,8 @@ class Talk {
     call.onplayed = (id, fraction) => this.transcript.setPlayed(id, fraction);
     call.onopen = () => this.#opened();
     this.#showState();
-    const past = await getSession(this.sessionId).catch(() => null);
+    const isNamed = this.chosenId.value.trim() !== "";
+    const past = isNamed ? await getSession(this.sessionId).catch(() => null) : null;
     this.pastSeq = past?.last_seq ?? 0;
     await call.start();
     this.startMs = past?.created_ms ?? call.startMs;
@@ -147,10 +151,17 @@ class Talk {
     const onfact = (fact) => {
       // What happened before this call is told by the log; from here on the line tells it.
       if (fact.seq !== null && fact.seq <= this.pastSeq) this.call.talk.apply({ ...fact.data, type: fact.type }, fact.at ?? this.startMs, fact.seq);
+      else this.#lineFact(fact);
       this.ledger.add(fact);
     };
     this.unfollow = followFacts(this.sessionId, { onfact });
     this.stops.push(this.unfollow);
+  }
+
+  /** Our own line tells what happens to it; what happens behind it (links, takeovers) only the log knows. */
+  #lineFact(fact) {
+    const notice = noticeOf(fact);
+    if (notice && /link|owned|silence|parked/.test(fact.type)) this.call.talk.notice(notice.tone, notice.text, fact.at ?? Date.now(), notice.detail);
   }
 
   #typed(event) {
@@ -197,7 +208,7 @@ class Talk {
     this.root.dataset.state = state;
     this.root.dataset.activity = call ? activity(call) : "";
     const hasCall = call !== null;
-    this.hero.hidden = hasCall;
+    this.hero.hidden = this.legend.hidden = hasCall;
     this.live.hidden = this.deck.hidden = !hasCall;
     this.input.disabled = this.sendButton.disabled = !hasCall || isOver;
     setWire({ idle: "idle", connecting: call?.detail.attempt ? "cut" : "opening", open: "open", cut: "cut", closed: "ended" }[state]);
@@ -229,7 +240,8 @@ class Talk {
     this.drawnAt = now;
     const { strip, levels, state } = this.call;
     const end = state === "closed" ? strip.end : this.call.elapsed;
-    this.timeline.show({ ...strip, end }, { from: end - WINDOW_MS, to: end + 600 });
+    const from = Math.max(0, end - WINDOW_MS);
+    this.timeline.show({ ...strip, end }, { from, to: from + WINDOW_MS });
     setText(this.time, clock(end, 0));
     this.meters.caller.set(this.call.isMuted ? 0 : levels.caller);
     this.meters.agent.set(this.call.isSpeaking ? levels.agent : 0);

@@ -1,13 +1,16 @@
 // The line, drawn: time runs right, the caller above, the agent below, tools underneath. Where the line was
 // cut it is broken. One drawing for the live call, the watched session and the recording.
 
-const PAD = 14;
+/** Room left of the time axis for the lane names, and right of it; narrow screens have none to give. */
+const gutter = (width) => (width > 700 ? { left: 104, right: 36 } : { left: 14, right: 14 });
 
 export class Timeline {
   /** `onseek(ms)` makes it clickable. Data set with `show`; times in ms on one axis. */
   constructor(canvas, { onseek = null, onhover = null } = {}) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
+    this.pad = gutter(0);
+    this.width = this.inner = 1;
     this.data = { spans: [], marks: [], gaps: [], levels: null, waves: null, begin: 0, end: 1000 };
     this.view = { from: 0, to: 1000 };
     this.playhead = null;
@@ -40,12 +43,12 @@ export class Timeline {
 
   x(ms) {
     const { from, to } = this.view;
-    return PAD + ((ms - from) / Math.max(1, to - from)) * (this.width - 2 * PAD);
+    return this.pad.left + ((ms - from) / Math.max(1, to - from)) * this.inner;
   }
 
   ms(x) {
     const { from, to } = this.view;
-    return from + ((x - PAD) / Math.max(1, this.width - 2 * PAD)) * (to - from);
+    return from + ((x - this.pad.left) / Math.max(1, this.inner)) * (to - from);
   }
 
   #listen() {
@@ -80,12 +83,19 @@ export class Timeline {
     const pixels = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
     if (this.canvas.width !== pixels[0] || this.canvas.height !== pixels[1]) [this.canvas.width, this.canvas.height] = pixels;
     [this.width, this.height] = [box.width, box.height];
-    this.axis = Math.round(this.height * 0.44) + 0.5;
-    this.reach = Math.min(this.axis - 14, this.height - this.axis - 40);
+    this.pad = gutter(box.width);
+    this.inner = this.width - this.pad.left - this.pad.right;
+    // Below the axis: the agent's half, then 17 px of tools, then 18 px of time labels.
+    this.reach = Math.max(12, (this.height - 4 - 17 - 18) / 2);
+    this.axis = Math.round(4 + this.reach) + 0.5;
     const context = this.context;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     const colours = this.#palette();
+    context.save();
+    context.beginPath();
+    context.rect(this.pad.left - 12, 0, this.inner + 24, this.height);
+    context.clip();
     this.#scale(context, colours);
     this.#spans(context, colours);
     if (this.data.waves) this.#waves(context, colours);
@@ -93,18 +103,19 @@ export class Timeline {
     this.#line(context, colours);
     this.#marks(context, colours);
     this.#head(context, colours);
+    context.restore();
   }
 
   #scale(context, colours) {
     const width = this.view.to - this.view.from;
-    const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].map((s) => s * 1000).find((ms) => (ms / width) * this.width > 68) ?? 7_200_000;
+    const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].map((s) => s * 1000).find((ms) => (ms / width) * this.inner > 68) ?? 7_200_000;
     context.font = colours.font;
     context.textAlign = "center";
     context.fillStyle = colours.faint;
     context.strokeStyle = colours.rule;
     for (let at = Math.ceil(Math.max(0, this.view.from) / step) * step; at <= this.view.to; at += step) {
       const x = Math.round(this.x(at)) + 0.5;
-      stroke(context, x, 6, x, this.height - 18);
+      stroke(context, x, 2, x, this.height - 16);
       const seconds = Math.round(at / 1000);
       context.fillText(`${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`, x, this.height - 5);
     }
@@ -114,7 +125,7 @@ export class Timeline {
     const lanes = {
       caller: { y: this.axis - this.reach, height: this.reach, colour: colours.caller },
       agent: { y: this.axis, height: this.reach, colour: colours.agent },
-      tool: { y: this.axis + this.reach + 7, height: 9, colour: colours.tool },
+      tool: { y: this.axis + this.reach + 5, height: 8, colour: colours.tool },
     };
     for (const span of this.data.spans) {
       const lane = lanes[span.lane];
@@ -153,31 +164,32 @@ export class Timeline {
   }
 
   #waves(context, colours) {
-    const { bucketMs, caller, agent, offsetMs = 0 } = this.data.waves;
-    this.#wave(context, colours.caller, caller, bucketMs, offsetMs, -1);
-    this.#wave(context, colours.agent, agent, bucketMs, offsetMs, 1);
+    const { caller, agent } = this.data.waves;
+    this.#wave(context, colours.caller, caller, -1);
+    this.#wave(context, colours.agent, agent, 1);
   }
 
-  #wave(context, colour, peaks, bucketMs, offsetMs, sign) {
+  #wave(context, colour, peaks, sign) {
+    const { bucketMs, scale } = this.data.waves;
     context.fillStyle = colour;
-    for (let x = PAD; x < this.width - PAD; x += 2) {
-      const low = Math.max(0, Math.floor((this.ms(x) - offsetMs) / bucketMs));
-      const high = Math.min(peaks.length, Math.max(low + 1, Math.ceil((this.ms(x + 2) - offsetMs) / bucketMs)));
+    for (let x = this.pad.left; x < this.width - this.pad.right; x += 2) {
+      const low = Math.max(0, Math.floor(this.ms(x) / bucketMs));
+      const high = Math.min(peaks.length, Math.max(low + 1, Math.ceil(this.ms(x + 2) / bucketMs)));
       let peak = 0;
       for (let index = low; index < high; index += 1) if (peaks[index] > peak) peak = peaks[index];
-      const size = shape(peak) * (this.reach - 3);
+      const size = shape(peak * scale) * (this.reach - 3);
       if (size > 0.4) context.fillRect(x, sign < 0 ? this.axis - size : this.axis, 1.4, size);
     }
   }
 
   /** Live levels: [{at, caller, agent}] every 50 ms. */
   #levels(context, colours) {
-    const bar = Math.max(1.2, ((50 / (this.view.to - this.view.from)) * this.width) * 0.62);
+    const bar = Math.max(1.2, ((50 / (this.view.to - this.view.from)) * this.inner) * 0.62);
     for (const level of this.data.levels) {
-      if (level.at < this.view.from) continue;
+      if (level.at < this.view.from || level.at > this.view.to) continue;
       const x = this.x(level.at);
-      const up = shape(level.caller * 1.8) * (this.reach - 3);
-      const down = shape(level.agent * 1.8) * (this.reach - 3);
+      const up = shape(level.caller * 2) * (this.reach - 3);
+      const down = shape(level.agent * 2) * (this.reach - 3);
       context.fillStyle = colours.caller;
       if (up > 0.5) context.fillRect(x, this.axis - up, bar, up);
       context.fillStyle = colours.agent;
@@ -186,14 +198,16 @@ export class Timeline {
   }
 
   #line(context, colours) {
-    const begin = Math.max(0, this.x(this.data.begin));
-    const end = Math.min(this.width, this.x(this.data.end));
+    const left = this.pad.left;
+    const right = this.width - this.pad.right;
+    const begin = Math.max(left, this.x(this.data.begin));
+    const end = Math.min(right, this.x(this.data.end));
     context.lineWidth = 1.5;
     let from = begin;
     for (const gap of this.data.gaps) {
       const gapFrom = this.x(gap.from);
       const gapTo = Math.max(gapFrom + 6, gap.to === null ? end : this.x(gap.to));
-      if (gapTo < 0 || gapFrom > this.width) continue;
+      if (gapTo < left || gapFrom > right) continue;
       context.strokeStyle = colours.ink;
       stroke(context, from, this.axis, gapFrom, this.axis);
       // The broken ends bend away from each other, and the gap stays empty: nothing travelled there.
@@ -228,7 +242,7 @@ export class Timeline {
   #slash(context, x, colour) {
     context.strokeStyle = colour;
     context.lineWidth = 2;
-    stroke(context, x - 4, this.axis + 10, x + 4, this.axis - 10);
+    stroke(context, x - 6, this.axis + 15, x + 6, this.axis - 15);
     context.lineWidth = 1;
   }
 

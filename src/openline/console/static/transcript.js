@@ -12,11 +12,11 @@ const SOURCES = {
 
 export class Transcript {
   /** `startMs()` gives the Unix ms that the gutter counts from; `oncorrect(entry)` offers text; `onpick(entry)` jumps. */
-  constructor({ startMs, oncorrect = null, onpick = null, isQuiet = false }) {
+  constructor({ startMs, oncorrect = null, onpick = null, isFollowing = true }) {
     this.startMs = startMs;
     this.oncorrect = oncorrect;
     this.onpick = onpick;
-    this.isQuiet = isQuiet;
+    this.isFollowing = isFollowing;
     this.rows = new Map();
     this.playing = new Map();
     this.announced = new Set();
@@ -41,7 +41,7 @@ export class Transcript {
       this.node.append(row.node);
     }
     this.#fill(row);
-    if (isAtEnd) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (isAtEnd && this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   highlight(id) {
@@ -93,7 +93,7 @@ export class Transcript {
       return;
     }
     const played = this.playing.get(entry.id);
-    const end = heardEnd(entry) ?? (played !== undefined && !entry.isCut ? Math.round(entry.text.length * played) : null);
+    const end = heardEnd(entry) ?? (played !== undefined && !entry.isCut ? wordStart(entry.text, played) : null);
     if (end === null || end >= entry.text.length) {
       setText(text, entry.text);
       return;
@@ -131,11 +131,17 @@ export class Transcript {
   }
 
   #announce(entry) {
-    if (this.isQuiet || entry.isPartial || !entry.text || this.announced.has(entry.id)) return;
+    if (!this.isFollowing || entry.isPartial || !entry.text || this.announced.has(entry.id)) return;
     this.announced.add(entry.id);
     const who = { user: "Heard", agent: "Agent" }[entry.kind];
     announce(who ? `${who}: ${entry.text}` : entry.text);
   }
+}
+
+/** Words are not split: the one being spoken counts as said. */
+function wordStart(text, fraction) {
+  const at = text.indexOf(" ", Math.round(text.length * fraction));
+  return at < 0 ? text.length : at;
 }
 
 /** What is known about an entry, in words; never more than is known. */

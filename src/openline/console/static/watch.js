@@ -5,7 +5,7 @@ import { Conversation } from "./conversation.js";
 import { ago, clock, h, plural, replace, setText, setWire, shortcuts, span } from "./dom.js";
 import { Ledger } from "./ledger.js";
 import { Line } from "./protocol.js";
-import { storyOf } from "./story.js";
+import { noticeOf, storyOf } from "./story.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
@@ -24,9 +24,9 @@ export class Watch {
     this.startMs = null;
     this.row = null;
     const startMs = () => this.startMs ?? 0;
-    this.transcript = new Transcript({ startMs, isQuiet: false, onpick: (entry) => this.pickTime(entry.at - startMs()) });
+    this.transcript = new Transcript({ startMs, isFollowing: false, onpick: (entry) => this.pickTime(entry.at - startMs()) });
     this.talk = new Conversation((entry) => this.transcript.changed(entry));
-    this.ledger = new Ledger({ startMs, onpick: (fact) => this.pickFact(fact) });
+    this.ledger = new Ledger({ startMs, onpick: (fact) => this.pickFact(fact), isFollowing: false });
     this.canvas = h("canvas", { class: "strip-canvas", tabindex: "-1", role: "img", "aria-label": "The session over time: caller above the line, agent below, tools underneath" });
     this.stateNode = h("dl", { class: "state" });
     this.title = h("h1", { class: "mono" }, sessionId);
@@ -77,16 +77,28 @@ export class Watch {
   async refresh() {
     try {
       this.row = await getSession(this.sessionId, { signal: this.stop.signal });
+      // A session that is over is read from its start; a live one is followed at its end.
+      if (this.isLive && !this.transcript.isFollowing) this.#followEnd();
       this.showState();
     } catch (error) {
       if (!this.stop.signal.aborted) setText(this.statusNode, error.status === 404 ? "There is no session of this name." : error.message);
     }
   }
 
+  get isLive() {
+    return this.row?.status === "live" || this.row?.status === "detached";
+  }
+
+  #followEnd() {
+    for (const part of [this.transcript, this.ledger]) {
+      part.isFollowing = true;
+      part.scroller.scrollTop = part.scroller.scrollHeight;
+    }
+  }
+
   /** While the session is live, an observer's connection adds what facts never hold: partial words. */
   attach() {
-    const isLive = this.row?.status === "live" || this.row?.status === "detached";
-    if (!isLive || this.line || this.stop.signal.aborted) return;
+    if (!this.isLive || this.line || this.stop.signal.aborted) return;
     const origin = location.origin.replace(/^http/, "ws");
     this.line = new Line({ origin, sessionId: this.sessionId, role: "observer", key: key() });
     this.line.onframe = (frame) => PARTIALS.has(frame.type) && this.talk.apply(frame, Date.now());
@@ -102,8 +114,8 @@ export class Watch {
     this.facts.push(fact);
     if (this.facts.length > MOST_FACTS) this.facts.shift();
     this.talk.apply({ ...fact.data, type: fact.type }, fact.at ?? this.startMs ?? 0, fact.seq);
-    const notice = NOTICES.find(([pattern]) => pattern.test(fact.type));
-    if (notice) this.talk.notice(notice[1], notice[2], fact.at ?? 0, noticeDetail(fact.data));
+    const notice = noticeOf(fact);
+    if (notice) this.talk.notice(notice.tone, notice.text, fact.at ?? 0, notice.detail);
     this.ledger.add(fact);
     this.isDirty = true;
     this.pending ??= requestAnimationFrame(() => this.redraw());
@@ -124,8 +136,7 @@ export class Watch {
   redraw() {
     this.pending = null;
     this.story = storyOf(this.facts, this.startMs);
-    const isLive = this.row?.status === "live" || this.row?.status === "detached";
-    const end = isLive ? Math.max(this.story.endMs, Date.now() - this.startMs) : this.story.endMs;
+    const end = this.isLive ? Math.max(this.story.endMs, Date.now() - this.startMs) : this.story.endMs;
     this.timeline.show({ ...this.story, begin: 0, end }, this.view(end));
     this.showState();
   }
@@ -135,8 +146,7 @@ export class Watch {
   }
 
   #tick() {
-    const isLive = this.row?.status === "live" || this.row?.status === "detached";
-    if (isLive && this.startMs !== null) this.redraw();
+    if (this.isLive && this.startMs !== null) this.redraw();
     else this.showState();
   }
 
@@ -195,21 +205,6 @@ const PARTIALS = new Set([
   "response.output_audio_transcript.delta", "response.output_text.delta", "response.output_item.added",
   "response.function_call_arguments.delta", "response.mcp_call_arguments.delta", "response.mcp_call.in_progress",
 ]);
-
-const NOTICES = [
-  [/(connection|session)\.(detached|disconnected|lost)$/, "cut", "A connection left."],
-  [/(connection|session)\.(attached|connected|resumed)$/, "resumed", "A connection attached."],
-  [/link\.(lost|closed|failed|down)$/, "warn", "The model link went down."],
-  [/link\.(opened|connected|ready|up|open)$/, "plain", "The model link is open."],
-  [/session\.parked$/, "plain", "Parked."],
-  [/session\.ended$/, "plain", "Ended."],
-  [/session\.rewound$/, "warn", "Rewound to the log."],
-];
-
-function noticeDetail(data) {
-  const words = [data.role, data.reason, data.resumed_from && `resumed from ${data.resumed_from}`, data.model];
-  return words.filter((word) => typeof word === "string" && word).join(" · ");
-}
 
 function statusSentence(status, row, line) {
   const when = row?.updated_ms ? `, last fact ${ago(row.updated_ms)}` : "";
