@@ -7,12 +7,25 @@ Nothing here imports an adapter. Rates: unless a name says otherwise audio is PC
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from openline.core.model import Item, ResponseRequest, SessionConfig, ToolSpec, Usage
-from openline.types import CallId, Epoch, ItemId, Now, ResponseId, Seq, SessionId
+from openline.core.facts import Fact
+from openline.core.model import Item, Problem, ResponseRequest, SessionConfig, ToolSpec, Usage
+from openline.core.session import Step, StoredStep
+from openline.types import (
+    CallId,
+    ConnectionId,
+    Epoch,
+    ItemId,
+    Now,
+    ResponseId,
+    Role,
+    Seq,
+    SessionId,
+    TurnId,
+)
 
 WIRE_RATE = 24_000
 """Samples a second on every port of ours; fixed by OpenAI Realtime (openai-protocols.md B.5)."""
@@ -133,9 +146,9 @@ class SessionLog(Protocol):
         """Durable steps whose last seq is greater than ``after``, in order. Raises SessionNotFound."""
 
     async def sessions(
-        self, *, tenant: str = "default", status: str | None = None, limit: int = 100, before: str = ""
+        self, *, tenant: str | None = "default", status: str | None = None, limit: int = 100, before: str = ""
     ) -> list[SessionRow]:
-        """Newest first by creation; ``before`` is a session id to page from."""
+        """Newest first by creation; ``before`` is a session id to page from; ``tenant`` None: of all."""
 
     async def session(self, session: SessionId) -> SessionRow:
         """Raises SessionNotFound."""
@@ -190,6 +203,14 @@ class LogStatistics:
 
 
 # ------------------------------------------------------------------------------------------ speech ports
+
+
+class Resample(Protocol):
+    """A streaming sample-rate converter of one track; PCM16 in and out, any even number of bytes."""
+
+    def convert(self, pcm: bytes) -> bytes: ...
+
+    def reset(self) -> None: ...
 
 
 class VoiceDetector(Protocol):
@@ -272,7 +293,7 @@ class Synthesizer(Protocol):
 
     async def close(self) -> None: ...
 
-    def speak(self, text: str, *, voice: str = "", speed: float = 1.0) -> AsyncIterator[Speech]:
+    def speak(self, text: str, *, voice: str = "", speed: float = 1.0) -> AsyncGenerator[Speech, None]:
         """Audio of one sentence (or clause), in chunks of 20–100 ms. Zero audio for non-empty words is a SpeechError.
 
         Closing the iterator (``aclose``) stops the engine within one chunk and frees its slot.
@@ -340,7 +361,7 @@ class LanguageModel(Protocol):
 
     async def close(self) -> None: ...
 
-    def generate(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+    def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Stream one reply; ends with exactly one ModelDone. ``aclose`` cancels and frees the socket at once."""
 
 
@@ -348,7 +369,8 @@ class LanguageModel(Protocol):
 
 
 class LinkSink(Protocol):
-    """What a link tells its session. All calls are synchronous, on the loop, and carry the link's epoch
+    """What a link tells its session. Sample positions count the audio appended to this link since it was
+    opened (24 kHz); the runtime maps them to the session's track. All calls are synchronous, on the loop, and carry the link's epoch
     implicitly: the runtime gives every link a sink of its own and stops listening when the link is replaced.
     """
 
@@ -359,7 +381,7 @@ class LinkSink(Protocol):
 
     # -- the user's side (links that detect turns themselves)
     def speech_started(self, start: int) -> None:
-        """Speech began at input sample ``start`` (session track, 24 kHz), padding already subtracted."""
+        """Speech began at sample ``start`` of what was appended, padding already subtracted."""
 
     def speech_paused(self, paused: bool) -> None:
         """Possible barge-in: hold (True) or go on with (False) what is being played. Nothing durable."""
@@ -392,6 +414,9 @@ class LinkSink(Protocol):
 
     def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
 
+    def buffered_ms(self) -> int:
+        """Audio given to the sink and not yet released: a synthesizer is paced by this, a socket never is."""
+
     def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
         """Nothing more will come. ``reason``: completed | max_output_tokens | content_filter | failed:<code>."""
 
@@ -422,6 +447,13 @@ class ModelLink(Protocol):
         """The client committed this range as ``item_id``: answer with ``turn_final`` or ``turn_failed`` for it."""
 
     def clear_audio(self) -> None: ...
+
+    def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
+        """Recognise audio (24 kHz) that this link never heard, after a restart; answered like ``commit_audio``.
+
+        False: this link cannot; the turn then fails with its reason.
+        """
+        return False
 
     def update(self, config: SessionConfig) -> None: ...
 
@@ -478,3 +510,51 @@ class Recorder(Protocol):
 
 
 Segments = Callable[[Segment], None]
+
+
+# ------------------------------------------------------------------------------- codec and clients of a session
+
+
+class StepCodec(Protocol):
+    """How steps become bytes; ``wire.envelope`` in production. Pure."""
+
+    def encode(self, step: Step, now: Now) -> bytes: ...
+
+    def decode(self, body: bytes) -> StoredStep:
+        """Raises LogCorrupt."""
+
+
+class Client(Protocol):
+    """One attached connection as the runtime sees it; made by the server for its protocol.
+
+    Everything is synchronous and never waits: frames go into the connection's one outbound queue in
+    call order, and each waits there until the durable mark has reached what it needs.
+    """
+
+    conn: ConnectionId
+    role: Role
+    pacing_ms: int | None
+    """Audio is released at most so far ahead of its playout clock; None: as it comes."""
+
+    def show(self, epoch: Epoch, first_seq: Seq, facts: Sequence[Fact]) -> None:
+        """Render the facts of one step. The frame of the fact with seq s waits for the mark to reach s."""
+
+    def durable(self, mark: Seq) -> None: ...
+
+    def text_delta(self, response: ResponseId, item: ItemId, index: int, text: str, spoken: bool) -> None: ...
+
+    def audio_delta(self, response: ResponseId, item: ItemId, index: int, pcm: bytes) -> None: ...
+
+    def call_delta(
+        self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool
+    ) -> None: ...
+
+    def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None: ...
+
+    def error(self, command: str, problem: Problem) -> None: ...
+
+    def receipt(self, command: str, outcome: str) -> None: ...
+
+    def resend_item(self, item: Item, previous: ItemId | None) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...

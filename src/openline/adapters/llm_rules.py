@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from openline.core.model import Usage
@@ -36,7 +36,7 @@ class RulesModel:
     async def close(self) -> None:
         """Nothing to free; running generations go on."""
 
-    async def generate(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+    async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """The reply in pieces of at most eight letters, then each call in pieces, then ``ModelDone``.
 
         Usage is an estimate, 4 tokens for 3 words. At ``max_output_tokens`` the text ends in its midst;

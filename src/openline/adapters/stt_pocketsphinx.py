@@ -216,11 +216,16 @@ class _Stream:
         self._outcome: Transcript | SpeechError | None = None
 
     def push(self, pcm16k: bytes) -> None:
-        """See the port. Raises SpeechError for odd lengths, past 60 s, and after ``finish`` or ``cancel``."""
+        """See the port. Raises SpeechError for odd lengths, past 60 s, and after ``finish`` or ``cancel``.
+
+        Audio of an utterance that has failed meanwhile is dropped: ``finish`` tells why.
+        """
         if len(pcm16k) % 2:
             raise SpeechError(
                 f"expected whole PCM16 samples, got {len(pcm16k)} bytes.", hint="Cut at even offsets."
             )
+        if isinstance(self._outcome, SpeechError) and not self.is_finishing:
+            return
         if self.is_finishing or self.is_over:
             raise SpeechError("this utterance has ended; audio came after it.", hint="Begin a new stream.")
         if len(self.audio) + len(pcm16k) > MAX_AUDIO_S * BYTES_PER_SECOND:
@@ -233,7 +238,8 @@ class _Stream:
 
     async def finish(self) -> Transcript:
         """See the port. ``confidence`` is None without a grammar; with one, below 0.5 means other speech. If cancelled, so is the utterance."""
-        if self.is_finishing or self.is_over:
+        has_failed = isinstance(self._outcome, SpeechError)
+        if self.is_finishing or (self.is_over and not has_failed):
             raise SpeechError("this utterance was already finished or cancelled.", hint="Begin a new stream.")
         self.is_finishing = True
         if self.seat is not None:

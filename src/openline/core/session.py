@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 from openline.core import effects as e
 from openline.core import facts as f
@@ -42,9 +43,27 @@ class Step:
         return Seq(self.first_seq + len(self.facts) - 1)
 
 
+class StoredStep(Protocol):
+    """A step read back from the log. ``effect_names`` and ``effect_digest`` are what was recorded of its effects.
+
+    The input of a newer version has an unknown type: such a step folds, but does not replay.
+    """
+
+    @property
+    def input(self) -> object: ...
+    @property
+    def now(self) -> Now: ...
+    @property
+    def facts(self) -> Sequence[f.Fact]: ...
+    @property
+    def effect_names(self) -> Sequence[str]: ...
+    @property
+    def effect_digest(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
-class StoredStep:
-    """A step read back from the log. ``effect_names`` and ``effect_digest`` are what was recorded of its effects."""
+class RecordedStep:
+    """A StoredStep kept in memory, as tests and simulations do."""
 
     input: i.Input
     now: Now
@@ -114,12 +133,17 @@ class Session:
         count = 0
         for stored in steps:
             first_seq = session.state.seq + 1
-            step = session.handle(stored.input, stored.now)
+            if type(stored.input) not in _DECIDE:
+                message = (
+                    f"step at seq {first_seq}: its input is of a newer version; replay it with that version."
+                )
+                raise ReplayMismatch(message, seq=first_seq)
+            step = session.handle(cast(i.Input, stored.input), stored.now)
             count += 1
-            if step.facts != stored.facts:
+            if step.facts != tuple(stored.facts):
                 raise ReplayMismatch(_difference(step, stored, first_seq), seq=first_seq)
             names = tuple(type(effect).__name__ for effect in step.effects)
-            if names != stored.effect_names or (
+            if names != tuple(stored.effect_names) or (
                 digest is not None and digest(step.effects) != stored.effect_digest
             ):
                 raise ReplayMismatch(

@@ -6,7 +6,6 @@ it with a reason; nothing else in the core decides whether a transition may happ
 
 from __future__ import annotations
 
-
 from openline.errors import IllegalTransition
 
 Table = dict[tuple[str, str], str]

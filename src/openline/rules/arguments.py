@@ -323,6 +323,8 @@ class Filler:
         leads = [i for i in range(last_own + 1, min(start + 1, len(lows))) if lows[i] in leaf.kind.after]
         if leads:
             start = leads[0] + 1
+        elif start - 1 > last_own and start and lows[start - 1] in _ARTICLES:
+            start -= 1
         end = len(lows)
         while end > start and lows[end - 1] in ("please", "thanks"):
             end -= 1

@@ -362,14 +362,14 @@ def _numbers(schema: Schema, *, is_whole: bool) -> Iterator[Json]:
     step = limit(schema, "multipleOf") or 1
     start = max(bounds) if bounds else min([0.0, *tops])
     first = math.ceil(start / step)
-    for index in range(_MAX_TRIES):
-        yield _whole((first + index) * step)
-    if not bounds:
-        for index in range(1, 40):
-            yield _whole((first - index) * step)
+    yield _whole(first * step)
     if not is_whole and "multipleOf" not in schema:
         top = min(tops) if tops else start + 1
-        yield from (start, top, (start + top) / 2)
+        yield from (start, (start + top) / 2, top)
+    for index in range(1, _MAX_TRIES):
+        yield _whole((first + index) * step)
+        if not bounds and index < 40:
+            yield _whole((first - index) * step)
 
 
 def _whole(value: float) -> Json:

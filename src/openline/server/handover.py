@@ -50,8 +50,13 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no ty
         )
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._client.received_bytes += nbytes
+        client = self._client
+        client.received_bytes += nbytes
+        if client.is_broken:
+            return  # picows is not told of these bytes, so the next ones overwrite them
         super().buffer_updated(nbytes)
+        if self.transport.is_close_frame_sent:
+            client.protocol_failed(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:

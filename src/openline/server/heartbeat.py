@@ -36,9 +36,6 @@ class HeartbeatPeer(Protocol):
     def expire(self) -> None:
         """The peer sent nothing for the whole limit: give it up."""
 
-    def inspect(self) -> None:
-        """Called at each visit: notice what nothing else would report."""
-
 
 @dataclass(slots=True)
 class _Pulse:
@@ -102,7 +99,6 @@ class Heartbeat:
             self._visit(peer, pulse, is_late)
 
     def _visit(self, peer: HeartbeatPeer, pulse: _Pulse, is_late: bool) -> None:
-        peer.inspect()
         if peer.received_bytes != pulse.seen_bytes or not peer.is_reading:
             pulse.seen_bytes = peer.received_bytes
             pulse.quiet_visits = 0

@@ -41,6 +41,9 @@ from openline.server.upgrade import (
 
 log = logging.getLogger("openline.server")
 
+REFUSAL_TIMEOUT_S = 1.0
+"""How long a connection above the limit may take to say anything, before it is closed without an answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
@@ -197,23 +200,29 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._decision: asyncio.Task[None] | None = None
         self._is_settled = False
+        self._is_overload = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not asserted: aiofastnet's and uvloop's transports have the methods, but not the base class.
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         listener = self._listener
+        loop = asyncio.get_running_loop()
         if not listener.admits():
+            # Answered with the first bytes: closing with bytes unread would reset the line, answer included.
             listener.refused_connections += 1
-            reason = "The gateway has reached its number of connections, or is closing."
-            self._answer(Reject(503, "overloaded", reason, headers=(("Retry-After", "1"),)))
-            transport.close()
+            self._is_overload = True
+            self._timer = loop.call_later(REFUSAL_TIMEOUT_S, self._too_slow)
             return
         listener.joined(transport, self)
-        self._timer = asyncio.get_running_loop().call_later(listener.settings.head_timeout_s, self._too_slow)
+        self._timer = loop.call_later(listener.settings.head_timeout_s, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
         if self._is_settled:
+            return
+        if self._is_overload:
+            reason = "The gateway has reached its number of connections, or is closing."
+            self._answer(Reject(503, "overloaded", reason, headers=(("Retry-After", "1"),)))
             return
         self._received += data
         if self._decision is not None:

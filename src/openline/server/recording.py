@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 
@@ -88,3 +89,5 @@ async def _chunks(source: RecordingSource, first: int, last: int) -> AsyncGenera
             return  # cut short on disk: the client sees a body shorter than announced, which is the truth
         position += len(chunk)
         yield chunk
+        # Neither a read from memory nor a send to a fast reader suspends; others want the loop too.
+        await asyncio.sleep(0)

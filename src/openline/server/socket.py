@@ -77,6 +77,7 @@ class ClientSocket(WSListener):
         "_on_text",
         "_send",
         "_transport",
+        "is_broken",
         "is_writable",
         "received_bytes",
         "received_messages",
@@ -101,6 +102,8 @@ class ClientSocket(WSListener):
         self._fragments: bytearray | None = None
         self._fragments_kind: WSMsgType = _TEXT
         self._late_pong: bytes | None = None
+        self.is_broken = False
+        """True after a frame that could not be parsed: no byte behind it has a meaning."""
         self.is_writable = True
         self.received_bytes = 0
         """Bytes that came over the WebSocket, frame headers and unfinished frames included."""
@@ -192,12 +195,6 @@ class ClientSocket(WSListener):
             log.info("client socket: nothing received within the heartbeat limit, closing with 4408")
             self.close(HEARTBEAT_LOST, "heartbeat")
 
-    def inspect(self) -> None:
-        """A close of picows' own has no deadline, and would wait for a peer that never reads."""
-        if self._deadline is None and self._transport is not None and self._transport.is_close_frame_sent:
-            self._adopt_protocol_failure(self._transport)
-            self._start_deadline()
-
     # -- picows' side
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -229,6 +226,19 @@ class ClientSocket(WSListener):
         elif kind is _TEXT or kind is _BINARY or kind is _CONTINUATION:
             self._assemble(kind, frame)
         # A pong needs nothing: its bytes were counted as they came.
+
+    def protocol_failed(self, transport: WSTransport) -> None:
+        """picows has sent a close frame. If it did so on its own (1002, 1007, 1009), what still comes is noise.
+
+        It tells its listener nothing, goes on parsing (and hands out the very frame that was too large),
+        and would wait for ever for a peer that does not read.
+        """
+        sent = transport.close_handshake.sent
+        if self._closing is None and self._closed_with is None and sent is not None:
+            self._closing = (int(sent.code.value), sent.reason)
+            self._send = _drop
+            self.is_broken = True
+            self._start_deadline()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._heartbeat.discard(self)
@@ -306,7 +316,6 @@ class ClientSocket(WSListener):
             self._late_pong = payload
 
     def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
-        self._adopt_protocol_failure(transport)
         payload = frame.get_payload_as_bytes()
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else NO_CODE
         self._closed_with = (code, payload[2:].decode("utf-8", "replace"))
@@ -319,20 +328,11 @@ class ClientSocket(WSListener):
         transport.disconnect()
 
     def _outcome(self, transport: WSTransport) -> tuple[int, str, bool]:
-        self._adopt_protocol_failure(transport)
         if self._closing is not None:
             return (*self._closing, self._closed_with is not None)
         if self._closed_with is not None:
             return (*self._closed_with, True)
         return ABNORMAL, "", False
-
-    def _adopt_protocol_failure(self, transport: WSTransport) -> None:
-        """picows closes for a frame that it cannot parse (1002, 1007, 1009) without telling its listener."""
-        if self._closing is None and self._closed_with is None and transport.is_close_frame_sent:
-            sent = transport.close_handshake.sent
-            if sent is not None:
-                self._closing = (int(sent.code.value), sent.reason)
-                self._send = _drop
 
     def _handler_failed(self, error: Exception) -> None:
         log.error("client socket: handler failed with %s", type(error).__name__, exc_info=True)

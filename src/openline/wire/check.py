@@ -175,7 +175,7 @@ class Fields:
 
     def _check_range(self, name: str, value: float, low: float, high: float) -> None:
         for is_out, words in (
-            (value < low, "below minimum value. Expected a value X"),
+            (value < low, f"below minimum value. Expected a value >= {quoted(low)}"),
             (value > high, f"above maximum value. Expected a value <= {quoted(high)}"),
         ):
             if is_out:

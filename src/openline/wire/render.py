@@ -155,8 +155,12 @@ def _item_truncated(fact: f.ItemTruncated, view: View) -> Iterable[Frame]:
 
 
 def _tool_settled(fact: f.ToolSettled, view: View) -> Iterable[Frame]:
-    if fact.item is not None:
-        yield item_frames(fact.item, fact.previous_item_id, view)[1]
+    if fact.item is None:
+        return
+    shown = item_object(fact.item, annotated=view.opted_in)
+    if "error" not in shown:
+        shown.setdefault("output", "")  # it may have nothing to say; without the key it would look unsettled
+    yield "conversation.item.done", {"previous_item_id": fact.previous_item_id, "item": shown}
 
 
 # --------------------------------------------------------------------------------------------- responses
@@ -243,7 +247,8 @@ def _usage(usage: Usage) -> JsonObject:
 
 
 def _output_item_added(fact: f.OutputItemAdded, view: View) -> Iterable[Frame]:
-    item = item_object(fact.item, annotated=view.opted_in)
+    # An item that begins has no content yet: its first part is announced by content_part.added.
+    item = item_object(replace(fact.item, content=()), annotated=view.opted_in)
     yield (
         "response.output_item.added",
         {"response_id": fact.response_id, "output_index": fact.output_index, "item": item},
@@ -366,6 +371,7 @@ _OWN: Final[dict[type[Fact], Callable[[Fact, View], JsonObject]]] = {
     f.TurnAbandoned: _ALL,
     f.ItemHeard: _ALL,
     f.ResponseHeld: _held,
+    f.ReplyDropped: _ALL,
     # An idempotency key lets its holder act as us at the far side.
     f.ToolRequested: _fields_but("key"),
     f.ToolStarted: _fields_but("key"),

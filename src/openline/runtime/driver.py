@@ -1,0 +1,425 @@
+"""The driver: input -> handle -> append -> show -> perform. One per live session, on one event loop.
+
+It does not stop for the disk. ``append`` reserves the seqs and returns; what must wait for them waits in
+its own queue (each connection's for frames, ``_owed`` for effects) until the durable mark has passed.
+Audio never comes through ``offer``: it goes from the link to the playout to the connection.
+
+Crash-only: if a step raises or its append is refused, this driver is dropped and the session is rebuilt
+from its log. Cancellation: nothing here awaits inside a step, so a step is never cut in half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from openline.core import effects as e
+from openline.core import facts as f
+from openline.core import inputs as i
+from openline.core.audio import RATE
+from openline.core.model import Cut
+from openline.core.session import Session, Step
+from openline.errors import LogConflict, LogUnavailable
+from openline.ports import (
+    Client,
+    Clock,
+    LinkFactory,
+    Recorder,
+    ResponseStart,
+    SessionLog,
+    StepCodec,
+    StepRecord,
+)
+from openline.runtime.linkhost import LinkHost
+from openline.runtime.playout import Playout, PlayoutHooks, Track
+from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Seq, TurnId
+
+log = logging.getLogger(__name__)
+
+GAP_MS = 200
+"""Input that comes this much later than its track position is taken as a gap of silence, not as jitter."""
+CLOSE_ELSEWHERE = 4503
+
+
+class Host(Protocol):
+    """What a driver needs of its gateway."""
+
+    def run_tool(self, driver: SessionDriver, effect: e.RunTool) -> None: ...
+
+    def prepare_reply(self, driver: SessionDriver, turn: TurnId) -> None: ...
+
+    def facts_durable(self, driver: SessionDriver, first_seq: Seq, facts: tuple[f.Fact, ...]) -> None:
+        """Facts of one step are on disk: handlers may see them."""
+
+    def retire(self, driver: SessionDriver, error: Exception | None) -> None:
+        """The driver has stopped; forget it."""
+
+    async def read_recording(self, driver: SessionDriver, track: str, start: int, end: int) -> bytes: ...
+
+
+class SessionDriver:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        log_store: SessionLog,
+        codec: StepCodec,
+        clock: Clock,
+        link_factory: LinkFactory,
+        host: Host,
+        recorder: Recorder | None,
+    ) -> None:
+        self.session = session
+        self.host = host
+        self.clients: dict[ConnectionId, Client] = {}
+        self.link: LinkHost | None = None
+        self.recorder = recorder
+        self.is_stopped = False
+        self.durable_seq: Seq = session.state.seq
+        self._log = log_store
+        self._codec = codec
+        self._clock = clock
+        self._link_factory = link_factory
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[i.Input] = deque()
+        self._is_busy = False
+        self._owed: deque[tuple[Seq, e.Effect, ResponseStart | None]] = deque()
+        self._undelivered: deque[tuple[Seq, tuple[f.Fact, ...]]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._heard_until = 0
+        self.buffer_start = 0
+        self._agent_until = 0
+        hooks = PlayoutHooks(
+            self._released_text,
+            self._released_audio,
+            self._finished,
+            self._released,
+            self._progressed,
+            self._played_out,
+            self._played,
+            self._tape_full,
+        )
+        self.playout = Playout(hooks, lambda: clock.now().mono_ns / 1e9, self._loop)
+
+    # -- steps
+
+    def offer(self, input_: i.Input) -> Step | None:
+        """Handle an input now; None if it was queued behind the step that caused it, or refused (stopped)."""
+        if self.is_stopped:
+            return None
+        if self._is_busy:
+            self._inbox.append(input_)
+            return None
+        self._is_busy = True
+        try:
+            step = self._step(input_)
+            while self._inbox and not self.is_stopped:
+                self._step(self._inbox.popleft())
+        except Exception as error:  # the edge: our bug, or the store refused; the log is the truth
+            log.exception("session %s: step failed, rebuilding from its log", self.session.state.session)
+            self.stop(error)
+            return None
+        finally:
+            self._is_busy = False
+        return step
+
+    def _step(self, input_: i.Input) -> Step:
+        now = self._clock.now()
+        step = self.session.handle(input_, now)
+        if step.facts:
+            self._append(step, now)
+            for client in self.clients.values():
+                client.show(self.session.state.epoch, step.first_seq, step.facts)
+        for effect in step.effects:
+            self._take(effect, step)
+        self._after(step)
+        self._set_alarm(step.wake_at, now)
+        return step
+
+    def _append(self, step: Step, now: Now) -> None:
+        state = self.session.state
+        self._log.append(
+            StepRecord(
+                state.session,
+                state.epoch,
+                step.first_seq,
+                tuple(fact.TYPE for fact in step.facts),
+                self._codec.encode(step, now),
+                now.wall_ms,
+                state.tenant,
+                state.status,
+                step.durable_wake_ms,
+            )
+        )
+        self._undelivered.append((step.last_seq, step.facts))
+
+    def _after(self, step: Step) -> None:
+        for fact in step.facts:
+            match fact:
+                case f.OutputItemAdded():
+                    self._begin_item(fact)
+                case f.ConnectionDetached(conn=conn):
+                    self.clients.pop(conn, None)
+                case f.TurnCommitted(item=item) if item is not None and item.content[0].audio is not None:
+                    self.buffer_start = item.content[0].audio.end
+                case f.InputCleared():
+                    self.buffer_start = self._heard_until
+                case f.SessionParked() | f.SessionEnded():
+                    self.playout.drop()
+                case _:
+                    pass
+        if self.link is not None and self.link.link is not None and step.facts:
+            self.link.link.playing(self.playout.is_playing)
+
+    def _set_alarm(self, wake_at: int | None, now: Now) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if wake_at is not None and not self.is_stopped:
+            delay = max(0.0, (wake_at - now.mono_ns) / 1e9) + 0.001
+            self._alarm = self._loop.call_later(min(delay, 3600.0), self.offer, i.TimePassed())
+
+    # -- the log's answers
+
+    def appended(self, last_seq: Seq) -> None:
+        self.durable_seq = last_seq
+        while self._owed and self._owed[0][0] <= last_seq:
+            _, effect, start = self._owed.popleft()
+            self._perform(effect, start)
+        for client in list(self.clients.values()):
+            client.durable(last_seq)
+        while self._undelivered and self._undelivered[0][0] <= last_seq:
+            seq, facts = self._undelivered.popleft()
+            self.host.facts_durable(self, Seq(seq - len(facts) + 1), facts)
+
+    def refused(self, error: Exception) -> None:
+        level = logging.WARNING if isinstance(error, (LogConflict, LogUnavailable)) else logging.ERROR
+        log.log(level, "session %s: append refused (%s)", self.session.state.session, type(error).__name__)
+        self.stop(error)
+
+    # -- effects
+
+    def _take(self, effect: e.Effect, step: Step) -> None:
+        """Perform at once what only stops or answers; owe the rest until its own step is durable."""
+        start = self._started(effect) if isinstance(effect, e.StartResponse) else None
+        if effect.WAITS and effect.KIND != "connection" and step.facts:
+            self._owed.append((step.last_seq, effect, start))
+        else:
+            self._perform(effect, start)
+
+    def _started(self, effect: e.StartResponse) -> ResponseStart | None:
+        """The context is taken now, at the step that asks: later items belong to later responses."""
+        response = self.session.state.responses.get(effect.response_id)
+        if response is None:
+            return None
+        state = self.session.state
+        return ResponseStart(effect.response_id, effect.request, state.config, state.context(response))
+
+    def _perform(self, effect: e.Effect, start: ResponseStart | None) -> None:
+        match effect:
+            case e.SendError() | e.SendReceipt() | e.ResendItem() | e.CloseConnection():
+                self._tell(effect)
+            case e.ClearPlayout(response_id):
+                self.playout.clear(response_id)
+            case e.OpenLink(link_epoch, delay_ms):
+                self._open_link(link_epoch, delay_ms)
+            case e.CloseLink():
+                self._close_link()
+            case e.RunTool():
+                self.host.run_tool(self, effect)
+            case e.PrepareReply(turn_id):
+                self.host.prepare_reply(self, turn_id)
+            case _:
+                self._command_link(effect, start)
+
+    def _command_link(self, effect: e.Effect, start: ResponseStart | None) -> None:
+        host = self.link
+        link = host.link if host is not None else None
+        if host is None or link is None:
+            return  # A new link is given the state; commands of a dead one die with it.
+        match effect:
+            case e.StartResponse(response_id):
+                if start is not None and response_id in self.session.state.responses:
+                    link.start_response(start)
+            case e.StopResponse(response_id):
+                link.cancel_response(response_id)
+            case e.AddItem(item, previous):
+                link.add_item(item, previous)
+            case e.RemoveItem(item_id):
+                link.remove_item(item_id)
+            case e.CutItem(item_id, audio_end_ms, text):
+                link.truncate(item_id, audio_end_ms, text)
+            case e.ConfigureLink(config):
+                link.update(config)
+            case e.TranscribeAudio(item_id, audio):
+                host.transcribe(item_id, audio)
+            case e.DropAudio():
+                link.clear_audio()
+            case _:
+                raise AssertionError(f"effect {type(effect).__name__} has no performer")
+
+    def _tell(self, effect: e.SendError | e.SendReceipt | e.ResendItem | e.CloseConnection) -> None:
+        client = self.clients.get(effect.conn)
+        if client is None:
+            return
+        match effect:
+            case e.SendError(_, command, problem):
+                client.error(command, problem)
+            case e.SendReceipt(_, command, outcome):
+                client.receipt(command, outcome)
+            case e.ResendItem(_, item, previous):
+                client.resend_item(item, previous)
+            case e.CloseConnection(_, code, reason):
+                client.close(code, reason)
+
+    # -- the link
+
+    def _open_link(self, epoch: int, delay_ms: int) -> None:
+        self._close_link()
+        if epoch != self.session.state.link.epoch or self.session.state.link.phase != "opening":
+            return
+        self.link = LinkHost(self, epoch)
+        self.link.open(self._link_factory, delay_ms / 1000)
+
+    def _close_link(self) -> None:
+        if self.link is not None:
+            link, self.link = self.link, None
+            link.close()
+
+    # -- clients
+
+    def attach(self, client: Client, attach: i.Attach) -> None:
+        """Show the client the attach step first and everything after it; its own session.created came before."""
+        self.clients[client.conn] = client
+        self.offer(attach)
+        if client.conn not in self.session.state.connections:
+            return
+        if client.role == "speaker":
+            self.playout.listen(lead_ms=client.pacing_ms, rewind=not self.playout.is_listening)
+        elif client.role == "texter" and self.session.state.speaker is None:
+            self.playout.listen(lead_ms=None, rewind=False)
+
+    def detach(self, conn: ConnectionId, code: int, clean: bool) -> None:
+        client = self.clients.pop(conn, None)
+        cuts: tuple[Cut, ...] = ()
+        if client is not None and client.role == "speaker":
+            texters = any(other.role == "texter" for other in self.clients.values())
+            cuts = self.playout.unlisten(keep=not texters)
+        self.offer(i.Detach(conn, code, clean, cuts))
+
+    def append_audio(self, pcm: bytes) -> None:
+        """Caller audio (PCM16 24 kHz): to the recording and the link. Never waits, never a step."""
+        now = self._clock.now()
+        elapsed = (now.wall_ms - self.session.state.created_ms) * RATE // 1000
+        samples = len(pcm) // 2
+        if elapsed - samples - self._heard_until > GAP_MS * RATE // 1000:
+            if self.buffer_start == self._heard_until:
+                self.buffer_start = elapsed - samples
+            self._heard_until = elapsed - samples
+        start = self._heard_until
+        self._heard_until = start + samples
+        if self.recorder is not None:
+            self.recorder.write("caller", start, pcm)
+        if self.link is not None:
+            self.link.append(pcm, start)
+
+    def now(self) -> Now:
+        return self._clock.now()
+
+    @property
+    def heard_until(self) -> int:
+        """Samples of the input track so far: where the next audio goes."""
+        return self._heard_until
+
+    def report_playout(self, item: ItemId, audio_end_ms: int) -> None:
+        cut = self.playout.report(item, audio_end_ms)
+        if cut is not None:
+            self.offer(i.Heard(cut))
+
+    # -- what the playout says
+
+    def _begin_item(self, fact: f.OutputItemAdded) -> None:
+        if fact.item.type == "message":
+            spoken = fact.modality == "audio"
+            self.playout.start(Track(fact.response_id, fact.item.id, fact.output_index, spoken))
+
+    def _released_text(self, track: Track, text: str) -> None:
+        for client in self.clients.values():
+            client.text_delta(track.response, track.item, track.index, text, track.is_spoken)
+
+    def _released_audio(self, track: Track, pcm: bytes) -> None:
+        for client in self.clients.values():
+            if client.role == "speaker":
+                client.audio_delta(track.response, track.item, track.index, pcm)
+
+    def _finished(self, track: Track) -> None:
+        self.offer(i.MessageFinished(track.response, track.index, track.text, int(track.audio_ms)))
+
+    def _released(self, response: ResponseId) -> None:
+        self.offer(i.ResponseReleased(response))
+
+    def _progressed(self, track: Track) -> None:
+        self.offer(i.MessageProgress(track.response, track.index, self.playout.cut_of(track)))
+
+    def _played_out(self, track: Track, cut: Cut) -> None:
+        self.offer(i.Heard(cut))
+
+    def _played(self, pcm: bytes, age_ms: float) -> None:
+        if self.recorder is None:
+            return
+        wall = self._clock.now().wall_ms - self.session.state.created_ms - age_ms
+        start = max(self._agent_until, int(wall * RATE / 1000))
+        if start - self._agent_until < GAP_MS * RATE // 1000:
+            start = self._agent_until  # Timer jitter is no silence: chunks of one reply stay joined.
+        self._agent_until = start + len(pcm) // 2
+        self.recorder.write("agent", start, pcm)
+
+    def _tape_full(self, dropped_ms: int) -> None:
+        self.offer(i.MediaDropped("playout", dropped_ms, "newest_first"))
+
+    # -- partials that have no tape
+
+    def show_user_partial(self, text: str) -> None:
+        turn = self.session.state.turn
+        if turn is not None:
+            for client in self.clients.values():
+                client.user_partial(turn.turn_id, turn.item_id, text)
+
+    def show_call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        known = self.session.state.responses[response]
+        output = known.outputs[output_index]
+        spec = self.session.state.tool_spec(output.name, known.request)
+        ours = spec is not None and spec.runner == "gateway"
+        for client in self.clients.values():
+            client.call_delta(response, output.item_id, output_index, CallId(output.call_id), arguments, ours)
+
+    # -- end
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def read_recording(self, track: str, start: int, end: int) -> bytes:
+        return await self.host.read_recording(self, track, start, end)
+
+    def stop(self, error: Exception | None = None) -> None:
+        """Step down: no more output, no more input. Clients are told to resume (elsewhere or here again)."""
+        if self.is_stopped:
+            return
+        self.is_stopped = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.playout.close()
+        self._close_link()
+        self._owed.clear()
+        self._inbox.clear()
+        for client in list(self.clients.values()):
+            client.close(CLOSE_ELSEWHERE, "resume")
+        self.clients.clear()
+        self.host.retire(self, error)

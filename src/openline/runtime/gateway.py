@@ -1,0 +1,355 @@
+"""The gateway: all sessions of one node. Opens and finds them, keeps them owned, lets them go, drains.
+
+Start order: the store is open, then ``start`` takes over what the last process left, then the port opens.
+Stop order is the reverse: ``drain`` (no new sessions, running replies end), connections closed, log flushed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from openline.core import effects as e
+from openline.core import facts as f
+from openline.core import inputs as i
+from openline.core.model import Limits, SessionConfig
+from openline.core.session import Session, StoredStep
+from openline.errors import ClientProtocolError, LogConflict, LogUnavailable, SessionNotFound
+from openline.ports import Clock, LinkFactory, Recorder, Segment, SessionLog, StepCodec
+from openline.runtime.agentport import AgentPort
+from openline.runtime.deliveries import Deliveries, handled_to
+from openline.runtime.driver import SessionDriver
+from openline.types import Seq, SessionId, TurnId
+
+log = logging.getLogger(__name__)
+
+SESSION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+WAKEUP_EVERY_S = 5.0
+READ_BATCH = 2_000
+
+
+class Recordings(Protocol):
+    """Where recordings are kept."""
+
+    def recorder(self, session: SessionId, on_segment: Callable[[Segment], None]) -> Recorder: ...
+
+    async def read(self, session: SessionId, track: str, start: int, end: int) -> bytes:
+        """PCM16 24 kHz of [start, end), silence where nothing was recorded; b"" if there is no such track."""
+
+    async def length(self, session: SessionId, track: str) -> int:
+        """Samples from the track's start to the end of what is on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """``sessions_max``: live sessions of this node; one more is refused. ``drain_s``: what SIGTERM grants replies."""
+
+    node: str = "node-1"
+    sessions_max: int = 2_000
+    drain_s: float = 20.0
+    limits: Limits = field(default_factory=Limits)
+
+
+class Gateway:
+    """Loop-bound. ``recordings`` None: recording is off."""
+
+    def __init__(
+        self,
+        *,
+        store: SessionLog,
+        codec: StepCodec,
+        clock: Clock,
+        link_factory: LinkFactory,
+        agent: AgentPort,
+        settings: GatewaySettings,
+        new_id: Callable[[], str],
+        recordings: Recordings | None = None,
+    ) -> None:
+        self.store = store
+        self.codec = codec
+        self.clock = clock
+        self.agent = agent
+        self.settings = settings
+        self.recordings = recordings
+        self.drivers: dict[SessionId, SessionDriver] = {}
+        self.is_draining = False
+        self.is_recording_paused = False
+        self._link_factory = link_factory
+        self._new_id = new_id
+        self._opening: dict[SessionId, asyncio.Task[SessionDriver]] = {}
+        self._deliveries: dict[SessionId, Deliveries] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.opened = 0
+        self.relieved: set[Callable[[], None]] = set()
+        """Called when the log takes input again: connections that hold commands register here."""
+        store.on_relief(self._on_relief)
+
+    # -- life
+
+    async def start(self) -> int:
+        """Take over every session that the last process left unparked; the number of them."""
+        left: list[SessionId] = []
+        for status in ("live", "detached", "created"):
+            rows = await self.store.sessions(tenant=None, status=status, limit=100_000)
+            left += [row.session for row in rows]
+        for session in left:
+            try:
+                await self.load(session)
+            except Exception as error:  # one damaged session must not keep the others from coming back
+                log.exception("session %s could not be taken over: %s", session, type(error).__name__)
+        self.spawn(self._wake())
+        return len(left)
+
+    def _on_relief(self) -> None:
+        for callback in list(self.relieved):
+            callback()
+
+    def begin_drain(self) -> None:
+        self.is_draining = True
+
+    async def drain(self) -> None:
+        """Wait until no reply is running, at most ``drain_s``."""
+        self.begin_drain()
+        try:
+            async with asyncio.timeout(self.settings.drain_s):
+                while any(driver.session.state.responses for driver in self.drivers.values()):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            log.warning("drain: replies were still running after %s s", self.settings.drain_s)
+
+    async def close(self) -> None:
+        """Stop all sessions as they are (the log has them) and flush. Connections are closed by then."""
+        for task in list(self._tasks):
+            task.cancel()
+        for driver in list(self.drivers.values()):
+            recorder = driver.recorder
+            driver.stop()
+            if recorder is not None:
+                await recorder.close()
+        await self.store.flush()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- sessions
+
+    def new_session_id(self) -> SessionId:
+        return SessionId(self._new_id())
+
+    async def create(
+        self, tenant: str, config: SessionConfig, session: SessionId | None = None
+    ) -> SessionDriver:
+        """A new session, owned here. Raises ClientProtocolError when this node is full or draining."""
+        self._admit()
+        session = session or self.new_session_id()
+        return await self._once(session, self._create(tenant, config, session))
+
+    async def _create(self, tenant: str, config: SessionConfig, session: SessionId) -> SessionDriver:
+        epoch, _ = await self.store.acquire(session, self.settings.node, tenant=tenant, create=True)
+        limits, agent = self.settings.limits, self.agent
+        driver = self._drive(Session(), session, Seq(0))
+        driver.offer(
+            i.OpenSession(
+                session,
+                tenant,
+                epoch,
+                self.settings.node,
+                config,
+                limits,
+                agent.prepares_replies,
+                driver.recorder is not None,
+            )
+        )
+        self.opened += 1
+        return driver
+
+    async def attach_or_create(
+        self, tenant: str, session: SessionId, config: SessionConfig
+    ) -> tuple[SessionDriver, bool]:
+        """The session that a client named, made if it does not exist; whether it existed."""
+        if SESSION_ID.fullmatch(session) is None:
+            message = "Expected 'session_id' to match [A-Za-z0-9_-]{8,64}."
+            raise ClientProtocolError(message, code="invalid_value", param="session_id")
+        try:
+            return await self.load(session, tenant=tenant), True
+        except SessionNotFound:
+            return await self.create(tenant, config, session), False
+
+    async def load(self, session: SessionId, *, tenant: str | None = None) -> SessionDriver:
+        """The running session, or the stored one taken over. Raises SessionNotFound, also for another tenant."""
+        driver = self.drivers.get(session)
+        if driver is None:
+            driver = await self._once(session, self._load(session, tenant))
+        if tenant is not None and driver.session.state.tenant != tenant:
+            raise SessionNotFound(f"No session '{session}'.")
+        return driver
+
+    async def _once(self, session: SessionId, work: Coroutine[Any, Any, SessionDriver]) -> SessionDriver:
+        """Two clients that open one session at one moment get the same driver."""
+        running = self._opening.get(session)
+        if running is not None:
+            work.close()
+            return await asyncio.shield(running)
+        task = asyncio.get_running_loop().create_task(work)
+        self._opening[session] = task
+        task.add_done_callback(lambda _: self._opening.pop(session, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, session: SessionId, tenant: str | None) -> SessionDriver:
+        row = await self.store.session(session)
+        if tenant is not None and row.tenant != tenant:
+            raise SessionNotFound(f"No session '{session}'.")
+        steps = await self.read_steps(session)
+        epoch, last_seq = await self.store.acquire(session, self.settings.node, tenant=row.tenant)
+        rebuilt = Session.rebuild(steps)
+        if rebuilt.state.seq != last_seq:
+            raise LogConflict(f"session {session}: another owner wrote while it was being read; try again.")
+        done_to = await handled_to(self.store, session)
+        recorded = await self.recordings.length(session, "caller") if self.recordings else 0
+        driver = self._drive(rebuilt, session, done_to)
+        driver.offer(i.TakeOwnership(epoch, self.settings.node, recorded))
+        deliveries = self._deliveries[session]
+        seq = 1
+        for step in steps:
+            deliveries.facts(Seq(seq), tuple(step.facts))
+            seq += len(step.facts)
+        return driver
+
+    async def read_steps(self, session: SessionId, after: Seq = Seq(0)) -> list[StoredStep]:
+        """The whole log of a session, decoded. Raises SessionNotFound, LogCorrupt."""
+        steps: list[StoredStep] = []
+        while records := await self.store.read(session, after=after, limit=READ_BATCH):
+            steps += [self.codec.decode(record.body) for record in records]
+            after = records[-1].last_seq
+        return steps
+
+    def _drive(self, session: Session, session_id: SessionId, done_to: Seq) -> SessionDriver:
+        driver = SessionDriver(
+            session,
+            log_store=self.store,
+            codec=self.codec,
+            clock=self.clock,
+            link_factory=self._link_factory,
+            host=self,
+            recorder=None,
+        )
+        if self.recordings is not None and not self.is_recording_paused:
+            driver.recorder = self.recordings.recorder(session_id, lambda s: self._segment(driver, s))
+        self.drivers[session_id] = driver
+        self._deliveries[session_id] = Deliveries(self.agent, self.store, driver, done_to)
+        self.store.subscribe(session_id, driver)
+        return driver
+
+    def _admit(self) -> None:
+        if self.is_draining:
+            message = "The gateway is shutting down; connect again in a moment."
+            raise ClientProtocolError(message, code="server_draining", kind="server_error")
+        if len(self.drivers) >= self.settings.sessions_max:
+            message = f"This gateway takes at most {self.settings.sessions_max} sessions; try again later."
+            raise ClientProtocolError(message, code="server_is_overloaded", kind="server_error")
+
+    @staticmethod
+    def _segment(driver: SessionDriver, segment: Segment) -> None:
+        driver.offer(
+            i.SegmentRecorded(segment.track, segment.start, segment.samples, segment.file, segment.sha256)
+        )
+
+    # -- what drivers need
+
+    def run_tool(self, driver: SessionDriver, effect: e.RunTool) -> None:
+        session = driver.session.state.session
+        deliveries = self._deliveries[session]
+        self.spawn(deliveries.run_tool(effect, lambda outcome: self._settle(session, outcome)))
+
+    def _settle(self, session: SessionId, outcome: i.ToolSettled) -> None:
+        driver = self.drivers.get(session)
+        if driver is not None:
+            driver.offer(outcome)
+
+    def prepare_reply(self, driver: SessionDriver, turn: TurnId) -> None:
+        driver.spawn(self._deliveries[driver.session.state.session].prepare(turn))
+
+    def facts_durable(self, driver: SessionDriver, first_seq: Seq, facts: tuple[f.Fact, ...]) -> None:
+        deliveries = self._deliveries.get(driver.session.state.session)
+        if deliveries is not None:
+            deliveries.facts(first_seq, facts)
+        if any(isinstance(fact, f.SessionParked | f.SessionEnded) for fact in facts):
+            self.spawn(self._evict(driver))
+
+    def retire(self, driver: SessionDriver, error: Exception | None) -> None:
+        session = driver.session.state.session
+        if self.drivers.get(session) is driver:
+            del self.drivers[session]
+            self.store.subscribe(session, None)
+            deliveries = self._deliveries.pop(session, None)
+            if deliveries is not None:
+                deliveries.close()
+        if driver.recorder is not None and error is not None:
+            self.spawn(driver.recorder.close())
+
+    async def read_recording(self, driver: SessionDriver, track: str, start: int, end: int) -> bytes:
+        if self.recordings is None:
+            return b""
+        return await self.recordings.read(driver.session.state.session, track, start, end)
+
+    # -- letting go
+
+    async def _evict(self, driver: SessionDriver) -> None:
+        """A parked or ended session leaves memory once nothing of it runs here any more."""
+        if driver.recorder is not None:
+            recorder, driver.recorder = driver.recorder, None
+            await recorder.close()
+            await self.store.flush()
+        while not self._may_evict(driver):
+            if driver.is_stopped or driver.session.state.status not in ("parked", "ended"):
+                self._record_again(driver)
+                return
+            await asyncio.sleep(1.0)
+        driver.stop()
+
+    def _record_again(self, driver: SessionDriver) -> None:
+        """Somebody came back before the session had left."""
+        if driver.recorder is None and self.recordings is not None and not driver.is_stopped:
+            session = driver.session.state.session
+            driver.recorder = self.recordings.recorder(session, lambda s: self._segment(driver, s))
+
+    def _may_evict(self, driver: SessionDriver) -> bool:
+        state = driver.session.state
+        if driver.is_stopped or state.status not in ("parked", "ended") or driver.clients:
+            return False
+        if any(call.phase == "started" and call.runner == "gateway" for call in state.tools.values()):
+            return False
+        deliveries = self._deliveries.get(state.session)
+        return driver.durable_seq >= state.seq and (deliveries is None or deliveries.is_idle)
+
+    # -- deadlines that outlive processes
+
+    async def _wake(self) -> None:
+        while True:
+            try:
+                await self._wake_due()
+            except LogUnavailable:
+                log.warning("wake-ups: the store is not available")
+            await asyncio.sleep(WAKEUP_EVERY_S)
+
+    async def _wake_due(self) -> None:
+        for session in await self.store.due_wakeups(self.clock.now().wall_ms):
+            driver = await self.load(session)
+            driver.offer(i.TimePassed())
+            if driver.session.state.status in ("parked", "ended"):
+                self.spawn(self._evict(driver))
+
+    def statistics(self) -> dict[str, int]:
+        """Sessions by status, connections, and sessions opened since the start."""
+        counts = {"live": 0, "detached": 0, "parked": 0, "created": 0, "ended": 0}
+        for driver in self.drivers.values():
+            counts[driver.session.state.status] = counts.get(driver.session.state.status, 0) + 1
+        counts["connections"] = sum(len(driver.clients) for driver in self.drivers.values())
+        counts["opened"] = self.opened
+        return counts

@@ -1,0 +1,232 @@
+"""One model link of one session: opens it, gives it effects, turns what it says into inputs.
+
+The host *is* the link's sink. It carries the link's epoch, so that whatever a replaced link still says
+is ignored here or by the core; late and unknown content is counted, never guessed at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from openline.core import inputs as i
+from openline.core.model import AudioRange, Problem, Usage
+from openline.errors import LinkRejected, OpenlineError
+from openline.ports import LinkFactory, ModelLink
+from openline.types import CallId, ItemId, ResponseId
+
+if TYPE_CHECKING:
+    from openline.runtime.driver import SessionDriver
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT_S = 15.0
+"""A link that is not open by then counts as lost (TLS and a cold model included)."""
+GAPS_MAX = 4_096
+
+
+class TrackMap:
+    """Between samples appended to a link and samples of the session's track: equal but for silent gaps."""
+
+    __slots__ = ("_links", "_tracks")
+
+    def __init__(self) -> None:
+        self._links = [0]
+        self._tracks = [0]
+
+    def gap(self, link: int, track: int) -> None:
+        """From link position ``link`` on, audio lies at ``track``."""
+        if self._links[-1] == link:
+            self._tracks[-1] = track
+        elif len(self._links) < GAPS_MAX:
+            self._links.append(link)
+            self._tracks.append(track)
+
+    def to_track(self, link: int) -> int:
+        at = bisect_right(self._links, link) - 1
+        return self._tracks[at] + link - self._links[at]
+
+    def to_link(self, track: int) -> int:
+        at = max(0, bisect_right(self._tracks, track) - 1)
+        position = self._links[at] + track - self._tracks[at]
+        return min(position, self._links[at + 1]) if at + 1 < len(self._links) else position
+
+
+class LinkHost:
+    """The live link of a session. ``close`` cuts it off; nothing it says afterwards arrives."""
+
+    def __init__(self, driver: SessionDriver, epoch: int) -> None:
+        self._driver = driver
+        self.epoch = epoch
+        self.link: ModelLink | None = None
+        self.map = TrackMap()
+        self._appended = 0
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self.late = 0
+
+    # -- life
+
+    def open(self, factory: LinkFactory, delay_s: float) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._open(factory, delay_s))
+
+    async def _open(self, factory: LinkFactory, delay_s: float) -> None:
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        state = self._driver.session.state
+        try:
+            self.link = factory(state.session, state.config)
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await self.link.open(self, state.config, state.conversation())
+        except (OpenlineError, OSError, TimeoutError) as error:
+            self.lost(error)
+        except Exception as error:  # the edge of a task: a broken adapter must not leave the session waiting
+            log.exception("link of session %s failed to open", state.session)
+            self.lost(error)
+
+    def close(self) -> None:
+        """Stop listening now; the link is closed behind."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        if self.link is not None:
+            self._driver.spawn(self.link.close())
+
+    # -- audio in
+
+    def append(self, pcm: bytes, track_position: int) -> None:
+        if self.link is None or self._is_closed:
+            return
+        if self.map.to_track(self._appended) != track_position:
+            self.map.gap(self._appended, track_position)
+        self._appended += len(pcm) // 2
+        self.link.append_audio(pcm)
+
+    def transcribe(self, item_id: ItemId, audio: AudioRange) -> None:
+        """Recognise a committed range: from the live link if it heard it, else from the recording."""
+        if self.link is None:
+            return
+        start, end = self.map.to_link(audio.start), self.map.to_link(audio.end)
+        heard_it = self._appended and self.map.to_track(start) == audio.start and end <= self._appended
+        if heard_it:
+            self.link.commit_audio(item_id, start, end)
+        else:
+            self._driver.spawn(self._recover(item_id, audio))
+
+    async def _recover(self, item_id: ItemId, audio: AudioRange) -> None:
+        pcm = await self._driver.read_recording("caller", audio.start, audio.end)
+        if self._is_closed or self.link is None:
+            return
+        if not pcm or not self.link.recognize(item_id, pcm):
+            self.turn_failed(item_id, "audio_not_recorded")
+
+    # -- the sink: the link's life
+
+    def opened(self) -> None:
+        if not self._is_closed:
+            self._driver.offer(i.LinkOpened(self.epoch, self._driver.session.state.config.model))
+
+    def lost(self, error: Exception) -> None:
+        if self._is_closed:
+            return
+        code = error.code if isinstance(error, OpenlineError) else "link_unavailable"
+        log.warning("link of session %s lost: %s", self._driver.session.state.session, code)
+        cuts = self._driver.playout.cuts()
+        permanent = isinstance(error, LinkRejected)
+        self.close()
+        self._driver.offer(i.LinkLost(self.epoch, code, permanent, cuts))
+
+    # -- the sink: the user's side
+
+    def speech_started(self, start: int) -> None:
+        if not self._is_closed:
+            cuts = self._driver.playout.cuts()
+            self._driver.offer(i.SpeechStarted(self.epoch, self.map.to_track(start), cuts))
+
+    def speech_paused(self, paused: bool) -> None:
+        if not self._is_closed:
+            self._driver.playout.hold(paused)
+
+    def speech_stopped(self, end: int) -> None:
+        self._offer(i.SpeechStopped(self.epoch, self.map.to_track(end)))
+
+    def user_partial(self, text: str) -> None:
+        if not self._is_closed:
+            self._driver.show_user_partial(text)
+
+    def turn_final(
+        self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int
+    ) -> None:
+        audio = AudioRange(self.map.to_track(start), self.map.to_track(end))
+        pending = self._driver.session.state.untranscribed.get(item_id) if item_id is not None else None
+        if pending is not None:
+            audio = pending[1]
+        self._offer(i.TurnFinal(self.epoch, text, confidence, audio, item_id))
+
+    def turn_failed(self, item_id: ItemId | None, reason: str) -> None:
+        self._offer(i.TurnFailed(self.epoch, reason, item_id))
+
+    # -- the sink: the model's side
+
+    def message_started(self, response: ResponseId, output_index: int) -> None:
+        self._offer(i.MessageStarted(self.epoch, response, output_index))
+
+    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
+        item = self._item(response, output_index)
+        if item is not None:
+            self._driver.playout.add_text(item, text)
+
+    def audio_delta(self, response: ResponseId, output_index: int, pcm: bytes, text_end: int) -> None:
+        item = self._item(response, output_index)
+        if item is not None:
+            self._driver.playout.add_audio(item, pcm, text_end)
+
+    def message_finished(self, response: ResponseId, output_index: int) -> None:
+        item = self._item(response, output_index)
+        if item is not None:
+            self._driver.playout.finish(item)
+
+    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
+        self._offer(i.CallStarted(self.epoch, response, output_index, call_id, name))
+
+    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        if self._item(response, output_index) is not None:
+            self._driver.show_call_delta(response, output_index, arguments)
+
+    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        self._offer(i.CallFinished(self.epoch, response, output_index, arguments))
+
+    def buffered_ms(self) -> int:
+        return self._driver.playout.queued_ms
+
+    def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
+        if self._is_closed:
+            return
+        if reason.startswith("failed"):
+            code = reason.partition(":")[2] or "server_error"
+            problem = Problem(code, "The model could not finish this response.", "server_error")
+            cuts = self._driver.playout.cuts()
+            self._driver.offer(i.ResponseFailed(self.epoch, response, problem, cuts))
+            self._driver.playout.clear(response)
+            return
+        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason))
+        self._driver.playout.finish_response(response)
+
+    def _item(self, response: ResponseId, output_index: int) -> ItemId | None:
+        """The open item that content belongs to; late or unknown content has none and is counted."""
+        known = self._driver.session.state.responses.get(response) if not self._is_closed else None
+        output = known.outputs.get(output_index) if known is not None and known.phase == "active" else None
+        if output is None or output.phase != "open":
+            self.late += 1
+            return None
+        return output.item_id
+
+    def _offer(self, input_: i.Input) -> None:
+        if self._is_closed:
+            self.late += 1
+        else:
+            self._driver.offer(input_)

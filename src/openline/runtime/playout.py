@@ -1,0 +1,383 @@
+"""Output audio on its way to a listener: paced release, the playout clock, and what was heard.
+
+One playout per session. Frames of one item keep their order (audio, its transcript, its end); nothing
+else of the session waits for them. The tape is the line of all spoken audio in order; positions on it
+are milliseconds. ``released`` is how far it was sent, ``played`` how far the listener's clock must have
+come: audio cannot be heard before it was sent nor faster than real time.
+
+Not thread-safe; everything runs on the session's loop. After a crash the tape is gone; what was heard of
+it is in the checkpoints that ``on_progress`` led to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from openline.core.model import Cut, HeardSource
+from openline.types import ItemId, ResponseId
+
+ASSUMED_MARGIN_MS = 500
+"""A lost listener is assumed to have heard what was released minus this (DESIGN §4)."""
+PROGRESS_MS = 1_000
+"""Released audio between two checkpoints: what a crash may forget of a reply."""
+TAPE_MAX_MS = 300_000
+"""Audio waiting for release, at most: five minutes (DESIGN §4). More is dropped, counted and said."""
+KEEP_MS = 2_000
+"""Played audio kept for a listener that comes back after a drop."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """A piece of the tape. ``at``: its start on the tape once released; -1 before."""
+
+    pcm: bytes
+    ms: float
+    text_end: int
+    item: Track
+    at: float = -1.0
+
+
+@dataclass(slots=True)
+class Track:
+    """One output item on the tape. ``start``: tape position of its first released audio; -1 before that."""
+
+    response: ResponseId
+    item: ItemId
+    index: int
+    is_spoken: bool
+    text: str = ""
+    shown: str = ""
+    audio_ms: float = 0.0
+    released_ms: float = 0.0
+    start: float = -1.0
+    is_finished: bool = False
+    reported_ms: int | None = None
+    marks: list[tuple[float, int]] = field(default_factory=list)
+    checkpoint_ms: float = 0.0
+
+    def text_end_at(self, heard_ms: float) -> int | None:
+        """Characters spoken by ``heard_ms`` by the synthesizer's marks; None without marks."""
+        if not self.marks:
+            return None
+        spoken = 0
+        for end_ms, text_end in self.marks:
+            if end_ms > heard_ms + 1:
+                break
+            spoken = text_end
+        return spoken
+
+
+@dataclass(slots=True)
+class PlayoutHooks:
+    """Where the playout's results go. All are called on the loop, in tape order."""
+
+    text: Callable[[Track, str], None]
+    audio: Callable[[Track, bytes], None]
+    finished: Callable[[Track], None]
+    released: Callable[[ResponseId], None]
+    progress: Callable[[Track], None]
+    heard: Callable[[Track, Cut], None]
+    played: Callable[[bytes, float], None]
+    """Audio whose time has come, with its age in ms (how long ago it began to play): for the recording."""
+    dropped: Callable[[int], None]
+
+
+_Entry = _Chunk | tuple[Track, str] | Track | ResponseId
+
+
+class Playout:
+    """``clock``: monotonic seconds. ``lead_ms``: how far release may run ahead; None: not paced."""
+
+    def __init__(
+        self, hooks: PlayoutHooks, clock: Callable[[], float], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._hooks = hooks
+        self._clock = clock
+        self._loop = loop
+        self._queue: deque[_Entry] = deque()
+        self._sent: deque[_Chunk] = deque()
+        self._kept: deque[_Chunk] = deque()
+        self._tracks: dict[ItemId, Track] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._anchor: tuple[float, float] = (0.0, 0.0)
+        self._held_at: float | None = None
+        self._released = 0.0
+        self._queued_ms = 0.0
+        self._is_releasing = False
+        self.lead_ms: int | None = 500
+        self.is_listening = True
+
+    # -- what comes in
+
+    def start(self, track: Track) -> None:
+        self._tracks[track.item] = track
+
+    def add_text(self, item: ItemId, text: str) -> None:
+        track = self._tracks.get(item)
+        if track is not None:
+            track.text += text
+            self._queue.append((track, text))
+            self._release()
+
+    def add_audio(self, item: ItemId, pcm: bytes, text_end: int) -> None:
+        track = self._tracks.get(item)
+        if track is None:
+            return
+        ms = len(pcm) / 48
+        if self._queued_ms + ms > TAPE_MAX_MS:
+            self._hooks.dropped(int(ms))
+            return
+        track.audio_ms += ms
+        if text_end:
+            track.marks.append((track.audio_ms, text_end))
+        self._queued_ms += ms
+        self._queue.append(_Chunk(pcm, ms, text_end, track))
+        self._release()
+
+    def finish(self, item: ItemId) -> None:
+        track = self._tracks.get(item)
+        if track is not None:
+            self._queue.append(track)
+            self._release()
+
+    def finish_response(self, response: ResponseId) -> None:
+        """Nothing more will come for it: ``released`` is called when all of it has left."""
+        self._queue.append(response)
+        self._release()
+
+    # -- what the listener does
+
+    def hold(self, is_held: bool) -> None:
+        """Stop the tape (a possible interruption, a lost listener), or let it go on."""
+        if is_held and self._held_at is None:
+            self._held_at = self._played_at(self._clock())
+        elif not is_held and self._held_at is not None:
+            # The listener played on what it had: the clock was not held, only the release.
+            self._held_at = None
+            self._release()
+
+    def listen(self, *, lead_ms: int | None, rewind: bool) -> None:
+        """A listener is there. ``rewind``: it came back; give it again what it cannot have heard."""
+        self.lead_ms = lead_ms
+        self.is_listening = True
+        if rewind:
+            self._rewind()
+        self._release()
+
+    def unlisten(self, *, keep: bool) -> tuple[Cut, ...]:
+        """The listener is gone; what it heard. ``keep``: hold the tape for its return; else play to nobody."""
+        cuts = self.cuts("assumed")
+        self._settle_clock()
+        self.is_listening = not keep
+        if not keep:
+            self.lead_ms = None
+            self._release()
+        return cuts
+
+    def report(self, item: ItemId, audio_end_ms: int) -> Cut | None:
+        """The listener says how much of an item it has played; a Cut when that ended the item."""
+        track = self._tracks.get(item)
+        if track is None:
+            return None
+        track.reported_ms = max(0, min(audio_end_ms, int(track.released_ms)))
+        if track.is_finished and track.reported_ms >= int(track.audio_ms):
+            return self._end_of(track, "reported")
+        return None
+
+    def clear(self, response: ResponseId) -> None:
+        """Drop what of a response was not released and forget its tracks; nothing of it comes after this."""
+        self._queue = deque(entry for entry in self._queue if not self._belongs(entry, response))
+        self._queued_ms = sum(entry.ms for entry in self._queue if isinstance(entry, _Chunk))
+        self._settle_clock()
+        self._write_played(self._clock())
+        self._sent = deque(chunk for chunk in self._sent if chunk.item.response != response)
+        self._kept.clear()
+        for item in [item for item, track in self._tracks.items() if track.response == response]:
+            del self._tracks[item]
+        self._release()
+
+    def drop(self) -> None:
+        """Forget everything: the call is over. What was played is recorded first."""
+        self._write_played(self._clock())
+        self._queue.clear()
+        self._tracks.clear()
+        self._sent.clear()
+        self._kept.clear()
+        self._queued_ms = 0.0
+        self._held_at = None
+        self.is_listening = True
+        self._arm()
+
+    # -- what is known
+
+    def cuts(self, source: HeardSource = "paced") -> tuple[Cut, ...]:
+        """For every item that is not fully played: its text, its audio and what was heard of it now."""
+        now = self._clock()
+        return tuple(self._cut(track, source, now) for track in self._tracks.values())
+
+    def cut_of(self, track: Track) -> Cut:
+        return self._cut(track, "paced", self._clock())
+
+    def _cut(self, track: Track, source: HeardSource, now: float) -> Cut:
+        heard = self._heard(track, source, now)
+        if track.reported_ms is not None and track.reported_ms >= heard - ASSUMED_MARGIN_MS:
+            heard, source = float(track.reported_ms), "reported"
+        return Cut(track.item, track.text, int(track.audio_ms), int(heard), source, track.text_end_at(heard))
+
+    def _heard(self, track: Track, source: HeardSource, now: float) -> float:
+        if track.start < 0:
+            return 0.0
+        limit = self._played_at(now)
+        if source == "assumed":
+            limit = min(limit, self._released - ASSUMED_MARGIN_MS)
+        return max(0.0, min(limit - track.start, track.released_ms))
+
+    def tracks(self) -> tuple[Track, ...]:
+        """Items that are being made or played."""
+        return tuple(self._tracks.values())
+
+    @property
+    def is_playing(self) -> bool:
+        """Something is unreleased or unplayed."""
+        return bool(self._queue) or bool(self._tracks)
+
+    @property
+    def queued_ms(self) -> int:
+        return int(self._queued_ms)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._write_played(self._clock())
+        self._queue.clear()
+        self._tracks.clear()
+
+    # -- the tape
+
+    def _played_at(self, now: float) -> float:
+        position, since = self._anchor
+        return min(self._released, position + (now - since) * 1000)
+
+    def _settle_clock(self) -> None:
+        now = self._clock()
+        self._anchor = (self._played_at(now), now)
+
+    def _release(self) -> None:
+        """Send what may be sent now, then set the timer for the next moment that matters."""
+        if self._is_releasing:
+            return
+        self._is_releasing = True
+        try:
+            while self._queue and self._may_release():
+                self._release_one(self._queue.popleft())
+        finally:
+            self._is_releasing = False
+        self._arm()
+
+    def _may_release(self) -> bool:
+        if not isinstance(self._queue[0], _Chunk) or self.lead_ms is None:
+            return self.is_listening or self.lead_ms is None
+        if self._held_at is not None or not self.is_listening:
+            return False
+        return self._released - self._played_at(self._clock()) < self.lead_ms
+
+    def _release_one(self, entry: _Entry) -> None:
+        if isinstance(entry, _Chunk):
+            self._release_audio(entry)
+        elif isinstance(entry, tuple):
+            entry[0].shown += entry[1]
+            self._hooks.text(*entry)
+        elif isinstance(entry, Track):
+            entry.is_finished = True
+            self._hooks.finished(entry)
+            if not entry.is_spoken or entry.audio_ms == 0:
+                self._tracks.pop(entry.item, None)
+        else:
+            self._hooks.released(entry)
+
+    def _release_audio(self, chunk: _Chunk) -> None:
+        now, track = self._clock(), chunk.item
+        played = self._played_at(now)
+        if played >= self._released:
+            self._anchor = (self._released, now)
+        chunk.at = self._released
+        if track.start < 0:
+            track.start = chunk.at
+        self._released += chunk.ms
+        self._queued_ms -= chunk.ms
+        track.released_ms += chunk.ms
+        self._sent.append(chunk)
+        self._hooks.audio(track, chunk.pcm)
+        if track.released_ms - track.checkpoint_ms >= PROGRESS_MS:
+            track.checkpoint_ms = track.released_ms
+            self._hooks.progress(track)
+
+    def _arm(self) -> None:
+        """One timer: the next release, or the end of the next chunk's playing, whichever is due first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due: list[float] = []
+        position, since = self._anchor
+        if self._sent and self.is_listening:
+            end = self._sent[0].at + self._sent[0].ms
+            due.append(since + (end - position) / 1000)
+        waits = self._queue and isinstance(self._queue[0], _Chunk) and self.is_listening
+        if waits and self._held_at is None and self.lead_ms is not None:
+            due.append(since + (self._released - self.lead_ms - position) / 1000)
+        if due:
+            self._timer = self._loop.call_later(max(0.001, min(due) - self._clock()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._write_played(self._clock())
+        self._release()
+
+    def _write_played(self, now: float) -> None:
+        """Chunks whose time is over: record them, and end the items they end."""
+        played = self._played_at(now)
+        while self._sent and self._sent[0].at + self._sent[0].ms <= played + 0.5:
+            chunk = self._sent.popleft()
+            self._kept.append(chunk)
+            self._hooks.played(chunk.pcm, played - chunk.at)
+            track = chunk.item
+            is_last = track.is_finished and chunk.at + chunk.ms >= track.start + track.audio_ms - 0.5
+            if is_last and track.item in self._tracks:
+                self._hooks.heard(track, self._end_of(track, "paced"))
+        while self._kept and self._kept[0].at < played - KEEP_MS:
+            self._kept.popleft()
+
+    def _end_of(self, track: Track, source: HeardSource) -> Cut:
+        self._tracks.pop(track.item, None)
+        audio_ms = int(track.audio_ms)
+        return Cut(track.item, track.text, audio_ms, audio_ms, source, len(track.text))
+
+    def _rewind(self) -> None:
+        """Put back what was released but cannot have been heard, from the assumed position on."""
+        heard_to = min(self._anchor[0], self._released - ASSUMED_MARGIN_MS)
+        again: list[_Chunk] = []
+        for store in (self._sent, self._kept):
+            while store and store[-1].at + store[-1].ms > heard_to and store[-1].item.item in self._tracks:
+                again.append(store.pop())
+        if not again:
+            return
+        for chunk in again:  # newest first: each goes to the very front
+            self._released = chunk.at
+            chunk.item.released_ms -= chunk.ms
+            self._queued_ms += chunk.ms
+            self._queue.appendleft(chunk)
+        self._anchor = (self._released, self._clock())
+
+    @staticmethod
+    def _belongs(entry: _Entry, response: ResponseId) -> bool:
+        if isinstance(entry, _Chunk):
+            return entry.item.response == response
+        if isinstance(entry, tuple):
+            return entry[0].response == response
+        if isinstance(entry, Track):
+            return entry.response == response
+        return entry == response

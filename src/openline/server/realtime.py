@@ -1,0 +1,507 @@
+"""``/v1/realtime``: one client connection, between its socket and its session.
+
+From the socket: events become inputs of the session, in the order in which they came. To the socket:
+facts are rendered and wait in the outbox until they are durable; partials and audio follow in stream
+order. What belongs to the connection alone (session.created, errors, receipts) is made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import msgspec
+
+from openline.core import inputs as i
+from openline.core.facts import Fact
+from openline.core.model import AudioRange, Item, Problem, SessionConfig
+from openline.errors import ClientProtocolError, OpenlineError, SessionEnded
+from openline.runtime.driver import SessionDriver
+from openline.runtime.gateway import Gateway
+from openline.server.admission import Admission
+from openline.server.outbox import Outbox
+from openline.server.socket import ClientSocket
+from openline.server.upgrade import UpgradeRequest
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
+from openline.wire import client_events as c
+from openline.wire import frames
+from openline.wire.envelope import decode_facts
+from openline.wire.items import to_item
+from openline.wire.render import View, render
+from openline.wire.requests import to_request
+from openline.wire.session_config import to_config
+
+log = logging.getLogger("openline.server")
+
+FATAL, UNAUTHORIZED, ENDED, ELSEWHERE, SLOW = 4000, 4401, 4410, 4503, 4413
+PENDING_MAX = 10_000
+"""Commands held while a session is being opened or the log is saturated: a burst, not a backlog."""
+PACING_DEFAULT_MS = 500
+BUFFER_MAX_MS = 60_000
+"""An uncommitted input buffer counts back at most so far: what the recognizer keeps (runtime.ears)."""
+RATE = 24_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the URL asks for (DESIGN §5)."""
+
+    session_id: SessionId | None
+    after: tuple[Epoch, Seq, int] | None
+    after_text: str | None
+    role: Role
+    pacing_ms: int | None
+    strict: bool
+    model: str
+
+    @classmethod
+    def of(cls, request: UpgradeRequest) -> Wishes:
+        """Raises ClientProtocolError for a value that is not one of those allowed."""
+        role = request.query_one("role") or "speaker"
+        if role not in ("speaker", "texter", "observer"):
+            raise _invalid("role", "speaker, texter or observer")
+        after_text = request.query_one("after")
+        after = frames.parse_event_id(after_text) if after_text else None
+        if after_text and after is None:
+            raise _invalid("after", "an event_id such as 'evt_1_42_0'")
+        return cls(
+            SessionId(request.query_one("session_id") or "") or None,
+            after,
+            after_text,
+            cast(Role, role),
+            _pacing(request.query_one("pacing")),
+            request.query_one("errors") == "strict",
+            request.query_one("model") or "",
+        )
+
+
+def _invalid(name: str, expected: str) -> ClientProtocolError:
+    return ClientProtocolError(f"Invalid '{name}': expected {expected}.", code="invalid_value", param=name)
+
+
+def _pacing(text: str | None) -> int | None:
+    if text is None:
+        return PACING_DEFAULT_MS
+    if text == "off":
+        return None
+    if not text.isdecimal() or not 20 <= int(text) <= 60_000:
+        raise _invalid("pacing", "'off' or milliseconds from 20 to 60000")
+    return int(text)
+
+
+def token_hash(token: str) -> str:
+    """What is stored of a resume token: SHA-256, hex."""
+    return hashlib.sha256(token.encode()).hexdigest() if token else ""
+
+
+class RealtimeConnection:
+    """A ``SocketHandler`` for the socket and a ``Client`` for the runtime. Lives as long as its socket."""
+
+    def __init__(
+        self, socket: ClientSocket, gateway: Gateway, admission: Admission, request: UpgradeRequest
+    ) -> None:
+        self.conn = ConnectionId(f"conn_{secrets.token_hex(8)}")
+        self.role: Role = "speaker"
+        self.pacing_ms: int | None = PACING_DEFAULT_MS
+        self.opted_in = admission.openline
+        self._socket = socket
+        self._gateway = gateway
+        self._admission = admission
+        self._request = request
+        self._wishes: Wishes | None = None
+        self._driver: SessionDriver | None = None
+        self._view: View | None = None
+        self._outbox = Outbox(socket.send_text, self._overflowed)
+        self._ids = frames.EventIds(Epoch(0))
+        self._shown = Seq(0)
+        self._token = ""
+        self._attached_seq: Seq | None = None
+        self._pending: deque[c.ClientEvent] = deque()
+        self._is_closed = False
+        self._task: asyncio.Task[None] | None = None
+        self._retrievals: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------------------------ the socket opens
+
+    def on_open(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._begin())
+
+    async def _begin(self) -> None:
+        try:
+            if self._admission.is_beta:
+                message = (
+                    "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
+                )
+                raise ClientProtocolError(message, code="beta_api_shape_disabled")
+            self._wishes = Wishes.of(self._request)
+            driver = await self._find_session(self._wishes)
+            if not self._is_closed:
+                await self._attach(driver, self._wishes)
+        except ClientProtocolError as error:
+            self._refuse(error)
+        except SessionEnded as error:
+            self._refuse(ClientProtocolError(error.message, code="session_ended"), ENDED)
+        except OpenlineError as error:
+            log.warning("connection %s refused: %s", self.conn, error.code)
+            self._refuse(ClientProtocolError(error.message, code=error.code, kind="server_error"))
+        except Exception as error:  # the edge of a connection: it is closed, the gateway goes on
+            log.exception("connection %s failed: %s", self.conn, type(error).__name__)
+            self._socket.close(1011, "internal error")
+
+    async def _find_session(self, wishes: Wishes) -> SessionDriver:
+        principal = self._admission.principal
+        config = self._first_config(wishes)
+        if wishes.session_id is None:
+            return await self._gateway.create(principal.tenant, config)
+        if principal.kind == "resume":
+            driver = await self._gateway.load(wishes.session_id, tenant=principal.tenant)
+        else:
+            driver, _ = await self._gateway.attach_or_create(principal.tenant, wishes.session_id, config)
+        state = driver.session.state
+        if state.status == "ended":
+            raise SessionEnded("The session has ended; connect without 'session_id' for a new one.")
+        known = state.tokens.get(token_hash(self._admission.resume_token))
+        if principal.kind == "resume" and known != wishes.role:
+            raise ClientProtocolError("The token is for another role.", code="invalid_token", param="token")
+        return driver
+
+    def _first_config(self, wishes: Wishes) -> SessionConfig:
+        config = self._gateway.agent.config
+        if wishes.model:
+            config = replace(config, model=wishes.model)
+        secret = self._admission.principal.session
+        if secret:
+            config = to_config(config, msgspec.json.decode(secret, type=dict[str, object]))
+        return config
+
+    async def _attach(self, driver: SessionDriver, wishes: Wishes) -> None:
+        state = driver.session.state
+        self._driver = driver
+        self.role, self.pacing_ms = wishes.role, wishes.pacing_ms
+        self._ids = frames.EventIds(state.epoch)
+        self._view = View(self.opted_in, self.conn, self.role, wishes.strict, state.session)
+        self._token = secrets.token_urlsafe(24)
+        self._outbox.durable(driver.durable_seq)
+        before = Seq(state.seq)
+        resumable = self.opted_in
+        attach = i.Attach(
+            self.conn,
+            self.role,
+            self.opted_in,
+            wishes.strict,
+            resumable,
+            -1 if self.pacing_ms is None else self.pacing_ms,
+            token_hash(self._token),
+            token_hash(self._admission.resume_token),
+        )
+        driver.attach(self, attach)
+        if self.conn not in driver.session.state.connections:
+            raise SessionEnded("The session has ended; connect without 'session_id' for a new one.")
+        missed = await self._missed(before, wishes) if wishes.after is not None and self.opted_in else []
+        self._outbox.open([(self._attached_seq or Seq(0), self._created(wishes, before)), *missed])
+        self._gateway.relieved.add(self._drain_pending)
+        self._drain_pending()
+
+    def _created(self, wishes: Wishes, before: Seq) -> bytes:
+        assert self._driver is not None and self._view is not None
+        state = self._driver.session.state
+        lost: tuple[str, ...] = ()
+        opening = frames.Opening(state.session, state.epoch, self._token, self.role, wishes.after_text, lost)
+        after = wishes.after[1] if wishes.after else Seq(0)
+        return frames.session_created(self._ids.next(min(after, before)), state.config, self._view, opening)
+
+    async def _missed(self, before: Seq, wishes: Wishes) -> list[tuple[Seq, bytes]]:
+        """What a returning client has not seen: the rest of the fact it stopped in, then every fact up to its attach."""
+        assert wishes.after is not None and self._driver is not None and self._view is not None
+        epoch, seq, n = wishes.after
+        state = self._driver.session.state
+        if epoch > state.epoch or seq > before:
+            return [(Seq(0), frames.rewound(self._ids.next(before), state.epoch, before)), *self._partials()]
+        await self._gateway.store.flush()
+        found: list[tuple[Seq, bytes]] = []
+        after = Seq(max(0, seq - 1))
+        while records := await self._gateway.store.read(state.session, after=after):
+            for record in records:
+                for offset, fact in enumerate(decode_facts(record.body)):
+                    at = Seq(record.first_seq + offset)
+                    if seq <= at <= before:
+                        shown = render(fact, epoch=record.epoch, seq=at, view=self._view)
+                        found += [(at, frame) for index, frame in shown if at > seq or index > n]
+            after = records[-1].last_seq
+            if after >= before:
+                break
+        return found + self._partials()
+
+    def _partials(self) -> list[tuple[Seq, bytes]]:
+        """The text so far of items that are still being made: the whole, in place of what was missed."""
+        assert self._driver is not None
+        found: list[tuple[Seq, bytes]] = []
+        for track in self._driver.playout.tracks():
+            if track.shown and not track.is_finished:
+                values = {"response_id": track.response, "item_id": track.item, "text": track.shown}
+                event_id = self._ids.next(self._shown)
+                frame = {"type": "openline.item.partial", "event_id": event_id, **values}
+                found.append((Seq(0), msgspec.json.encode(frame)))
+        return found
+
+    def _refuse(self, error: ClientProtocolError, code: int = FATAL) -> None:
+        """Fatal: the error, then the close that names it (openai-protocols.md B.7)."""
+        if self._is_closed:
+            return
+        problem = Problem(error.code, error.message, error.kind, error.param)
+        self._socket.send_text(frames.error_frame(self._ids.next(Seq(0)), problem, error.event_id))
+        self._socket.close(code, f"{error.kind}.{error.code}")
+
+    # --------------------------------------------------------------------------------- events of the client
+
+    def on_text(self, payload: bytes) -> None:
+        try:
+            event = c.decode(payload, opted_in=self.opted_in)
+        except ClientProtocolError as error:
+            self._reject(error)
+            return
+        if type(event) is c.AppendAudio:
+            self._append(event)
+        elif self._driver is None or self._pending or self._gateway.store.is_saturated:
+            self._hold(event)
+        else:
+            self._dispatch(event)
+
+    def on_binary(self, payload: bytes) -> None:
+        message = "Expected JSON text frames with base64 audio; got a binary frame."
+        self._reject(ClientProtocolError(message, code="invalid_event"))
+
+    def on_writable(self, is_writable: bool) -> None:
+        """Backpressure is bounded by the socket's own backlog limit; nothing to do here."""
+
+    def on_close(self, code: int, reason: str, clean: bool) -> None:
+        self._is_closed = True
+        self._gateway.relieved.discard(self._drain_pending)
+        self._outbox.drop()
+        self._pending.clear()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+        if self._retrievals is not None:
+            self._retrievals.cancel()
+        if self._driver is not None:
+            is_clean = clean and code in (1000, 1001, 1005)
+            self._driver.detach(self.conn, code, is_clean)
+
+    def _append(self, event: c.AppendAudio) -> None:
+        if self.role != "speaker":
+            message = f"A connection with role '{self.role}' sends no audio; attach with role=speaker."
+            self._reject(ClientProtocolError(message, code="invalid_event", event_id=event.event_id))
+        elif self._driver is None:
+            self._hold(event)
+        else:
+            self._driver.append_audio(event.audio)
+
+    def _hold(self, event: c.ClientEvent) -> None:
+        if len(self._pending) < PENDING_MAX:
+            self._pending.append(event)
+        else:
+            self._socket.close(SLOW, "too many events at once")
+
+    def _drain_pending(self) -> None:
+        while self._pending and not self._is_closed and not self._gateway.store.is_saturated:
+            event = self._pending.popleft()
+            if type(event) is c.AppendAudio:
+                self._append(event)
+            else:
+                self._dispatch(event)
+
+    def _dispatch(self, event: c.ClientEvent) -> None:
+        driver = self._driver
+        assert driver is not None
+        command = event.event_id or ""
+        if self.opted_in and command and driver.session.knows_command(command):
+            self.receipt(command, "duplicate")
+            return
+        try:
+            if self.role == "observer" and not isinstance(event, c.RetrieveItem):
+                message = "An observer only watches; attach with role=texter or role=speaker to act."
+                raise ClientProtocolError(message, code="invalid_event", event_id=event.event_id)
+            _HANDLERS[type(event)](self, driver, event)
+        except ClientProtocolError as error:
+            self._reject(error)
+
+    def _reject(self, error: ClientProtocolError) -> None:
+        self.error(error.event_id or "", Problem(error.code, error.message, error.kind, error.param))
+        if self.opted_in and error.event_id:
+            self.receipt(error.event_id, "rejected")
+
+    # -- one function for each event
+
+    def _update(self, driver: SessionDriver, event: c.UpdateSession) -> None:
+        strict = self._view is not None and self._view.strict
+        current = driver.session.state.config
+        config = to_config(current, event.session, strict=strict, event_id=event.event_id)
+        driver.offer(i.UpdateConfig(config, self.conn, event.event_id or ""))
+
+    def _commit(self, driver: SessionDriver, event: c.CommitBuffer) -> None:
+        end = driver.heard_until
+        start = max(driver.buffer_start, end - BUFFER_MAX_MS * RATE // 1000)
+        driver.offer(i.CommitAudio(AudioRange(start, end), self.conn, event.event_id or ""))
+
+    def _clear(self, driver: SessionDriver, event: c.ClearBuffer) -> None:
+        driver.offer(i.ClearAudio(self.conn, event.event_id or ""))
+
+    def _create_item(self, driver: SessionDriver, event: c.CreateItem) -> None:
+        strict = self._view is not None and self._view.strict
+        item = to_item(event.item, strict=strict, event_id=event.event_id)
+        driver.offer(i.CreateItem(item, event.previous_item_id, self.conn, event.event_id or ""))
+
+    def _delete(self, driver: SessionDriver, event: c.DeleteItem) -> None:
+        driver.offer(i.DeleteItem(ItemId(event.item_id), self.conn, event.event_id or ""))
+
+    def _truncate(self, driver: SessionDriver, event: c.TruncateItem) -> None:
+        driver.offer(
+            i.TruncateItem(
+                ItemId(event.item_id),
+                event.content_index,
+                event.audio_end_ms,
+                self.conn,
+                event.event_id or "",
+            )
+        )
+
+    def _create_response(self, driver: SessionDriver, event: c.CreateResponse) -> None:
+        entries = driver.session.state.entries
+
+        def look_up(item_id: ItemId) -> Item | None:
+            entry = entries.get(item_id)
+            return entry.as_heard() if entry is not None else None
+
+        strict = self._view is not None and self._view.strict
+        request = to_request(event.response, look_up, strict=strict, event_id=event.event_id)
+        driver.offer(i.CreateResponse(request, self.conn, event.event_id or ""))
+
+    def _cancel(self, driver: SessionDriver, event: c.CancelResponse) -> None:
+        response = ResponseId(event.response_id) if event.response_id else None
+        cuts = driver.playout.cuts()
+        driver.offer(i.CancelResponse(response, cuts, "client_cancelled", self.conn, event.event_id or ""))
+
+    def _clear_output(self, driver: SessionDriver, event: c.ClearOutput) -> None:
+        """WebRTC and SIP only: a WebSocket client holds its own output; what we hold is not released yet."""
+
+    def _playout(self, driver: SessionDriver, event: c.ReportPlayout) -> None:
+        driver.report_playout(ItemId(event.item_id), event.audio_end_ms)
+
+    def _end(self, driver: SessionDriver, event: c.EndSession) -> None:
+        cuts = driver.playout.cuts()
+        driver.offer(i.EndSession(event.reason or "client", self.conn, event.event_id or "", cuts))
+
+    def _retrieve(self, driver: SessionDriver, event: c.RetrieveItem) -> None:
+        entry = driver.session.state.entries.get(ItemId(event.item_id))
+        if entry is None:
+            message = f"Error retrieving item: the item with id '{event.item_id}' does not exist."
+            raise ClientProtocolError(
+                message, code="item_retrieve_invalid_item_id", param="item_id", event_id=event.event_id
+            )
+        item = entry.as_heard()
+        audio = item.content[0].audio if item.content else None
+        if audio is None:
+            self._send_retrieved(item, b"")
+        else:
+            before = self._retrievals
+            self._retrievals = asyncio.get_running_loop().create_task(
+                self._retrieve_audio(item, audio, before)
+            )
+
+    async def _retrieve_audio(self, item: Item, audio: AudioRange, before: asyncio.Task[None] | None) -> None:
+        """One after the other, so that answers come in the order of the questions."""
+        if before is not None:
+            await asyncio.wait([before])
+        assert self._driver is not None
+        pcm = await self._driver.read_recording("caller", audio.start, audio.end)
+        self._send_retrieved(item, pcm)
+
+    def _send_retrieved(self, item: Item, pcm: bytes) -> None:
+        assert self._view is not None
+        encoded = base64.b64encode(pcm).decode()
+        self._partial(frames.item_retrieved(self._ids.next(self._shown), item, self._view, encoded))
+
+    # -------------------------------------------------------------------------------- what the runtime shows
+
+    def show(self, epoch: Epoch, first_seq: Seq, facts: Sequence[Fact]) -> None:
+        assert self._view is not None
+        if self._attached_seq is None:
+            self._attached_seq = Seq(first_seq + len(facts) - 1)
+        for offset, fact in enumerate(facts):
+            seq = Seq(first_seq + offset)
+            for _, frame in render(fact, epoch=epoch, seq=seq, view=self._view):
+                self._outbox.put(frame, seq)
+            self._shown = seq
+
+    def durable(self, mark: Seq) -> None:
+        self._outbox.durable(mark)
+
+    def _partial(self, frame: bytes) -> None:
+        self._outbox.put(frame)
+
+    def text_delta(self, response: ResponseId, item: ItemId, index: int, text: str, spoken: bool) -> None:
+        build = frames.transcript_delta if spoken else frames.text_delta
+        self._partial(build(self._ids.next(self._shown), response, item, index, text))
+
+    def audio_delta(self, response: ResponseId, item: ItemId, index: int, pcm: bytes) -> None:
+        self._partial(frames.audio_delta(self._ids.next(self._shown), response, item, index, pcm))
+
+    def call_delta(
+        self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool
+    ) -> None:
+        own = None if ours else call_id
+        self._partial(
+            frames.arguments_delta(self._ids.next(self._shown), response, item, index, own, arguments)
+        )
+
+    def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
+        if self.opted_in:
+            self._partial(frames.user_partial(self._ids.next(self._shown), turn, item, text))
+
+    def error(self, command: str, problem: Problem) -> None:
+        self._partial(frames.error_frame(self._ids.next(self._shown), problem, command or None))
+
+    def receipt(self, command: str, outcome: str) -> None:
+        kind = cast('Literal["accepted", "rejected", "duplicate"]', outcome)
+        self._outbox.put(frames.receipt(self._ids.next(self._shown), command, kind, self._shown), self._shown)
+
+    def resend_item(self, item: Item, previous: ItemId | None) -> None:
+        assert self._view is not None
+        ids = (self._ids.next(self._shown), self._ids.next(self._shown))
+        for frame in frames.item_resent(ids, item, previous, self._view):
+            self._partial(frame)
+
+    def close(self, code: int, reason: str) -> None:
+        """At its place in the stream: what was said before it is sent first."""
+        if code == ELSEWHERE and not self.opted_in:
+            code = 1012  # Service restart: stock SDKs take 4503 for a final close.
+        if self._driver is not None and self._driver.is_stopped:
+            self._socket.close(code, reason)
+        else:
+            self._outbox.then(lambda: self._socket.close(code, reason), self._shown)
+
+    def _overflowed(self) -> None:
+        self._socket.close(SLOW, "slow consumer")
+
+
+_HANDLERS: dict[type[c.ClientEvent], Callable[..., None]] = {
+    c.UpdateSession: RealtimeConnection._update,
+    c.CommitBuffer: RealtimeConnection._commit,
+    c.ClearBuffer: RealtimeConnection._clear,
+    c.CreateItem: RealtimeConnection._create_item,
+    c.DeleteItem: RealtimeConnection._delete,
+    c.TruncateItem: RealtimeConnection._truncate,
+    c.CreateResponse: RealtimeConnection._create_response,
+    c.CancelResponse: RealtimeConnection._cancel,
+    c.ClearOutput: RealtimeConnection._clear_output,
+    c.ReportPlayout: RealtimeConnection._playout,
+    c.EndSession: RealtimeConnection._end,
+    c.RetrieveItem: RealtimeConnection._retrieve,
+}
