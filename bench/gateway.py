@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.load_file import Load
 from bench.proc import pin
@@ -54,7 +55,11 @@ class Gateway:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Gateway:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_details: object) -> None:
@@ -135,9 +140,9 @@ class Gateway:
             self._process.stdout.close()
         self._errors.close()
 
-    def link_statistics(self) -> dict[str, object]:
+    def link_statistics(self) -> dict[str, Any]:
         """What the load model counted (``LoadStatistics``); empty if this gateway has none."""
-        path = self.data / "load-link.json"
+        path = self.data / "load.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
 

@@ -66,15 +66,13 @@ def _follow(lines: Iterable[str], gateway: Gateway) -> Result:
     return {}
 
 
-def _up_delay(before: dict[str, object], after: dict[str, object]) -> Result | None:
+def _up_delay(before: Result, after: Result) -> Result | None:
     """The delay of caller audio from send() to the load model, in the window between two snapshots."""
-    then, now = before.get("up"), after.get("up")
-    if not isinstance(now, dict):
+    if "up" not in before or "up" not in after or after["at_ns"] == before["at_ns"]:
         return None
-    counted = Histogram.of_sparse(now)
-    if isinstance(then, dict):
-        counted = counted.since(Histogram.of_sparse(then))
+    counted = Histogram.of_sparse(after["up"]).since(Histogram.of_sparse(before["up"]))
     return {
+        "per_s": round(counted.total / ((after["at_ns"] - before["at_ns"]) / 1e9), 1),
         "n": counted.total,
         "p50_ms": counted.percentile_ms(50),
         "p99_ms": counted.percentile_ms(99),

@@ -133,7 +133,7 @@ def faults(load: Load, run: Result) -> list[str]:
         offered = run["sessions"] * 1000 / int(load.client.get("frame_ms", 20))
         if run["per_s"]["frames_up"] < RATE_TOLERANCE * offered:
             found.append("fewer frames up than offered")
-        if run["up"] is not None and run["up"]["n"] / run["window_s"] < RATE_TOLERANCE * offered:
+        if run["up"] is not None and run["up"]["per_s"] < RATE_TOLERANCE * offered:
             found.append("fewer frames through than offered")
     return found
 

@@ -72,7 +72,10 @@ class LoadPlan:
 
 
 class LoadStatistics:
-    """Counters over all load links of the process; written to ``path`` (JSON) four times a second of traffic."""
+    """Counters over all load links of the process; written to ``path`` (JSON) four times a second of traffic.
+
+    ``at_ns`` in the file is the monotonic time of that writing: rates are taken between two of them.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.up = Histogram()
@@ -87,7 +90,8 @@ class LoadStatistics:
 
     def snapshot(self) -> dict[str, object]:
         names = ("frames_up", "chunks_down", "texts_down", "turns", "responses", "finished")
-        return {**{name: getattr(self, name) for name in names}, "up": self.up.sparse()}
+        counts = {name: getattr(self, name) for name in names}
+        return {"at_ns": self._written_ns, **counts, "up": self.up.sparse()}
 
     def write_if_due(self, now_ns: int) -> None:
         if self._path is None or now_ns - self._written_ns < WRITE_EVERY_NS:

@@ -155,8 +155,8 @@ async def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--model", default="scripted:load")
     chosen = parser.parse_args()
-    path = chosen.data / "load-link.json"
-    load = LoadLinkFactory(LoadPlan.parse(chosen.model.partition("load:")[2]), statistics_path=path)
+    path = chosen.data / "load.json"
+    load = LoadLinkFactory(LoadPlan.parse(chosen.model.partition("load,")[2]), statistics_path=path)
     factory: LinkFactory = load if ":load" in chosen.model else ScriptedLinkFactory()
 
     async def handle(socket: ServerConnection) -> None:

@@ -42,7 +42,7 @@ def load_named(name: str, **changes: Any) -> Load:
 @needs_compiler
 def test_the_generator_carries_a_load_with_turns_and_tools_and_times_both_ways() -> None:
     load = load_named("relay_log")
-    load = replace(load, gateway={"model": "scripted:load:reply_ms=400"})
+    load = replace(load, gateway={"model": "scripted:load,reply_ms=400"})
     load.client.update(speech_ms=200, stagger_ms=200, ramp_ms=100)
     with Gateway(load, fake) as gateway:
         result = run_load(load, gateway, sessions=4, warmup_s=0.3, seconds_s=2)
