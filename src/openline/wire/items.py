@@ -205,16 +205,14 @@ def _message_object(item: Item) -> JsonObject:
 
 def part_object(part: Part) -> JsonObject:
     """One part of an item's content; ``transcript`` is there even when null (C.7: agents-js throws without)."""
-    match part.type:
-        case "input_text" | "output_text":
-            return {"type": part.type, "text": part.text or ""}
-        case "input_audio":
-            return {"type": part.type, "transcript": part.text}
-        case "output_audio":
-            return {"type": part.type, "transcript": part.text or ""}
-        case "input_image":
-            image: JsonObject = {"type": part.type, "image_url": part.image_url}
-            return {**image, "detail": part.detail} if part.detail else image
+    if part.type == "input_audio":
+        return {"type": part.type, "transcript": part.text}
+    if part.type == "output_audio":
+        return {"type": part.type, "transcript": part.text or ""}
+    if part.type == "input_image":
+        image: JsonObject = {"type": part.type, "image_url": part.image_url}
+        return {**image, "detail": part.detail} if part.detail else image
+    return {"type": part.type, "text": part.text or ""}
 
 
 def _call_object(item: Item) -> JsonObject:
