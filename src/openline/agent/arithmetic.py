@@ -52,7 +52,7 @@ def _tokens(expression: str) -> list[str]:
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     for words, sign in _SIGNS:
         text = re.sub(rf"\b(?:{words})\b", f" {sign} ", text)
-    text = re.sub(r"[a-z]+(?:[\s-]+[a-z]+)*", lambda found: _number(found.group()), text)
+    text = re.sub(r"[a-z]+(?:(?:\s+|-)[a-z]+)*", lambda found: _number(found.group()), text)
     text = text.replace("^", "**").replace("\u00d7", "*").replace("\u00f7", "/")
     tokens: list[str] = []
     at = 0

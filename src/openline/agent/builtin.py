@@ -94,7 +94,7 @@ class ToolContext:
     """What a built-in tool may use in one call.
 
     ``key`` is the call's idempotency key, stable across attempts. ``start_timer`` makes a timer durable and
-    returns; firing it is the runtime's part. ``timezone`` is an IANA name.
+    returns; it is called on the session's loop, and firing is the runtime's part. ``timezone`` is an IANA name.
     """
 
     session: SessionId
@@ -115,7 +115,7 @@ def get_time(context: ToolContext, timezone: str | None = None) -> str:
     return f"It is {moment:%H:%M} on {moment:%A}, {moment.day} {moment:%B %Y}, {timezone or context.timezone} time."
 
 
-def set_timer(
+async def set_timer(
     seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_TIMER_S)],
     context: ToolContext,
     label: Annotated[str, msgspec.Meta(max_length=100)] = "",
@@ -125,6 +125,7 @@ def set_timer(
     seconds: How long from now, in seconds.
     label: What it is called.
     """
+    # Async without a wait: plain functions run in a thread, and the callback belongs to the loop.
     due_ms = context.now.wall_ms + seconds * 1000
     context.start_timer(Timer(context.session, context.key, due_ms, label))
     called = f" called {label}" if label else ""

@@ -1,0 +1,48 @@
+"""Every language model keeps the rules of its port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from openline.adapters.llm_rules import RulesModel
+from openline.ports import ModelDone, ModelEvent, ModelRequest, TextDelta
+from openline.testing.check_llm import PART_TOOL, check_language_model, check_stream
+from openline.testing.llm import Call, Script, ScriptedModel, say
+
+
+def obedient(request: ModelRequest) -> Script:
+    """Calls when it is made to, speaks otherwise."""
+    is_forced = request.tool_choice not in ('"auto"', '"none"')
+    return [Call(PART_TOOL.name, '{"part": "hinge"}')] if is_forced else [say("one two three four")]
+
+
+def test_the_rules_model_is_a_language_model() -> None:
+    asyncio.run(check_language_model(RulesModel))
+
+
+def test_the_scripted_model_is_a_language_model() -> None:
+    asyncio.run(check_language_model(lambda: ScriptedModel(obedient)))
+
+
+class Endless(ScriptedModel):
+    """Breaks one rule: its stream has no end mark."""
+
+    async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        async for event in super().generate(request):
+            if not isinstance(event, ModelDone):
+                yield event
+
+
+def test_a_model_that_does_not_end_is_found() -> None:
+    with pytest.raises(AssertionError, match="exactly one ModelDone"):
+        asyncio.run(check_language_model(lambda: Endless(obedient)))
+
+
+def test_a_call_whose_pieces_do_not_make_the_whole_is_found() -> None:
+    with pytest.raises(AssertionError, match="no calls"):
+        asyncio.run(check_language_model(lambda: ScriptedModel(lambda request: [say("a b c"), Call("x")])))
+    with pytest.raises(AssertionError, match="nothing comes after"):
+        check_stream([ModelDone(), TextDelta("late")])
