@@ -47,24 +47,20 @@ def render(fact: Fact, *, epoch: Epoch, seq: Seq, view: View) -> list[tuple[int,
 
     Empty for facts that clients do not see, and for facts of a newer version.
     """
-    shown: list[tuple[int, bytes]] = []
-    for n, (kind, values) in enumerate(rendering(fact, view)):
-        if kind.startswith("openline."):
-            if not view.opted_in:
-                continue
-            values = {"seq": seq, **values}
-        frame = {"type": kind, "event_id": f"evt_{epoch}_{seq}_{n}", **values}
-        shown.append((n, _encode(frame)))
-    return shown
+    return [
+        (n, _encode({"type": kind, "event_id": f"evt_{epoch}_{seq}_{n}", **values}))
+        for n, (kind, values) in enumerate(rendering(fact, seq, view))
+    ]
 
 
-def rendering(fact: Fact, view: View) -> list[Frame]:
-    """The full rendering of a fact, ids and filter aside."""
+def rendering(fact: Fact, seq: Seq, view: View) -> list[Frame]:
+    """What ``view`` sees of a fact, in order, without ids. Our own frame is the last one, so the protocol's
+    have the same n with and without it."""
     stock = _STOCK.get(type(fact))
     frames = list(stock(fact, view)) if stock is not None else []
-    own = _OWN.get(type(fact))
+    own = _OWN.get(type(fact)) if view.opted_in else None
     if own is not None:
-        frames.append((fact.TYPE, own(fact, view)))
+        frames.append((fact.TYPE, {"seq": seq, **own(fact, view)}))
     return frames
 
 

@@ -511,7 +511,7 @@ def test_every_event_of_openai_is_listed(stock_adapter: Any) -> None:
 def test_the_table_says_what_the_renderer_does() -> None:
     rendered: dict[str, set[type[Fact]]] = {}
     for fact in every_fact():
-        for kind, _ in rendering(fact, OPTED_IN):
+        for kind, _ in rendering(fact, Seq(1), OPTED_IN):
             rendered.setdefault(kind, set()).add(type(fact))
     table = {event.name: set(event.facts) for event in EVENTS.values() if event.origin == "rendered"}
     assert table == rendered

@@ -150,10 +150,13 @@ def test_wrong_tools(tools: Any, code: str, param: str) -> None:
 
 def test_a_schema_nested_without_end_is_refused() -> None:
     deep: dict[str, Any] = {}
-    for _ in range(70):
-        deep = {"not": [deep]}
+    for _ in range(63):
+        deep = {"not": deep}
     tool = {"type": "function", "name": "a", "parameters": deep}
-    assert "nested too deeply" in refused({"type": "realtime", "tools": [tool]}).message
+    assert update({"tools": [tool]}).tools[0].parameters.count("not") == 63
+    for deeper in ({"not": deep}, {"anyOf": [deep]}):
+        tool["parameters"] = deeper
+        assert "nested too deeply" in refused({"type": "realtime", "tools": [tool]}).message
 
 
 @pytest.mark.parametrize(
