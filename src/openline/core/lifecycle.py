@@ -97,9 +97,6 @@ def detach(draft: Draft, input_: i.Detach) -> None:
 
 
 def end_session(draft: Draft, input_: i.EndSession) -> None:
-    if draft.state.status == "ended":
-        draft.reject(input_.conn, input_.command, "session_ended", "The session has already ended.")
-        return
     settle(draft, "ended", input_.cuts)
     for connection in list(draft.state.connections.values()):
         code = 1000 if connection.conn == input_.conn else CLOSE_ENDED

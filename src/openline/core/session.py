@@ -87,9 +87,10 @@ class Session:
         """
         draft = Draft(self.state, input_, now)
         first_seq = Seq(self.state.seq + 1)
-        _DECIDE[type(input_)](draft, input_)
-        command: str = getattr(input_, "command", "")
+        command: str | None = getattr(input_, "command", None)
         conn: ConnectionId = getattr(input_, "conn", ConnectionId(""))
+        if command is None or self._may_command(draft, conn, command):
+            _DECIDE[type(input_)](draft, input_)
         if command and conn:
             self._receipt(draft, conn, command)
         return Step(
@@ -101,6 +102,14 @@ class Session:
             lifecycle.durable_wake_ms(draft),
             draft.is_rejected,
         )
+
+    def _may_command(self, draft: Draft, conn: ConnectionId, command: str) -> bool:
+        """An ended session takes no commands, and a connection that is gone gives none."""
+        if self.state.status == "ended":
+            draft.reject(conn, command, "session_ended", "The session has ended; start a new one.")
+        elif conn and conn not in self.state.connections:
+            draft.is_rejected = True
+        return not draft.is_rejected
 
     def _receipt(self, draft: Draft, conn: ConnectionId, command: str) -> None:
         connection = self.state.connections.get(conn)
