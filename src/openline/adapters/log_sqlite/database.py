@@ -190,22 +190,29 @@ def migrations() -> list[str]:
 def migrate(db: apsw.Connection, folder: Path) -> None:
     """Bring the schema to the newest version, one transaction per step. Raises DataDirectoryError."""
     steps = migrations()
+    version = check_version(db, folder)
+    for number, text in enumerate(steps[version:], start=version + 1):
+        with db:
+            db.execute(text)
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def check_version(db: apsw.Connection, folder: Path) -> int:
+    """The version of the schema in the file (0: empty). Raises DataDirectoryError for one we cannot read."""
+    newest = len(migrations())
     version = _pragma(db, "user_version")
-    if version > len(steps):
+    if version > newest:
         raise DataDirectoryError(
             f"{folder} was written by a newer Openline: its schema is version {version}, "
-            f"this one knows up to {len(steps)}.",
+            f"this one knows up to {newest}.",
             hint="Upgrade openline, or pass another --data.",
         )
     if version > 0 and _pragma(db, "application_id") != APPLICATION_ID:
         raise DataDirectoryError(
             f"{folder / DATABASE_NAME} is a SQLite file of another program.", hint="Pass another --data."
         )
-    for number, text in enumerate(steps[version:], start=version + 1):
-        with db:
-            db.execute(text)
-            db.execute(f"PRAGMA user_version = {number}")
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    return version
 
 
 def _pragma(db: apsw.Connection, name: str) -> int:
