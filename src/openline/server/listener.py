@@ -155,13 +155,16 @@ class Listener:
                 connection.close_if_silent()
 
     async def wait_closed(self) -> None:
-        """Return once ``close`` was called and the last connection has ended. Bound it, then ``abort``.
+        """Return once ``close`` was called and the last connection and request have ended. Bound it, then ``abort``.
 
         Cancelling leaves the listener as it is.
         """
         for server in self._servers:
             await server.wait_closed()
         await self._idle.wait()
+        while self.http_state.tasks:
+            # A handler whose client is gone may still be closing what it reads from.
+            await asyncio.wait(set(self.http_state.tasks))
 
     def abort(self) -> None:
         """Drop every connection at once, replies in the middle included."""

@@ -270,7 +270,7 @@ class ClientSocket(WSListener):
     # -- inside
 
     def _deliver(self, kind: WSMsgType, payload: bytes) -> None:
-        if self._closing is not None or self._handler is None:
+        if self._handler is None or self._closing is not None or self._closed_with is not None:
             return
         try:
             if kind is _TEXT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openline.server.heartbeat import SLOTS, VISITS_PER_PING, Heartbeat
+from openline.server.heartbeat import SLOTS, Heartbeat
 
 
 class Peer:
@@ -10,7 +10,6 @@ class Peer:
         self.received_bytes = 0
         self.is_reading = True
         self.pings = 0
-        self.inspections = 0
         self.expired = 0
 
     def ping(self) -> None:
@@ -18,9 +17,6 @@ class Peer:
 
     def expire(self) -> None:
         self.expired += 1
-
-    def inspect(self) -> None:
-        self.inspections += 1
 
 
 TICKS_PER_S = 1  # with pings every 20 s a tick is one second
@@ -47,7 +43,6 @@ def test_each_peer_is_pinged_once_an_interval() -> None:
         for peer in peers:
             peer.received_bytes += 1
     assert {peer.pings for peer in peers} == {10}
-    assert {peer.inspections for peer in peers} == {10 * VISITS_PER_PING}
 
 
 def test_a_silent_peer_expires_after_the_limit_and_not_before() -> None:
