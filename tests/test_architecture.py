@@ -61,6 +61,7 @@ RULES: dict[str, Rule] = {
     "errors": Rule(
         words("errors"), otherwise="errors is the bottom row: it may use the standard library only"
     ),
+    "version": Rule(words("version"), otherwise="version is one string"),
     "types": Rule(words("types"), otherwise="types is the bottom row: it may use the standard library only"),
     "settings": Rule(
         words(f"settings {BOTTOM}"), otherwise="settings are rows of data; wire things up in bootstrap"
@@ -119,11 +120,11 @@ RULES: dict[str, Rule] = {
         otherwise="the demo acts as a user: through the gateway, bootstrap or the command line",
     ),
     "cli": Rule(
-        words(f"cli demo bootstrap settings testing wire ports core agent {BOTTOM}"),
+        words(f"cli demo bootstrap settings testing wire ports core agent version {BOTTOM}"),
         words("msgspec picows"),
         otherwise="the command line starts things: ask bootstrap for a ready object",
     ),
-    "__init__": Rule(words(f"agent ports core {BOTTOM}"), otherwise="only public names are collected here"),
+    "__init__": Rule(words(f"agent ports core version {BOTTOM}"), otherwise="only public names are collected here"),
     "__main__": Rule(words("cli"), otherwise="python -m openline is the command line, nothing more"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -82,15 +83,32 @@ class Running:
         await self._stack.aclose()
 
 
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (extra ``fast``), else asyncio's own loop."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
+
+
 def new_session_id() -> str:
     return f"sess_{secrets.token_hex(12)}"
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(
+def gateway_settings(settings: Settings) -> GatewaySettings:
+    limits = Limits(
         resume_window_ms=settings.resume_window_ms,
         park_for_ms=settings.park_for_ms,
         silence_budget_ms=settings.silence_budget_ms,
+    )
+    return GatewaySettings(
+        settings.node,
+        settings.sessions_max,
+        settings.drain_s,
+        settings.record_days,
+        settings.record_max_mb * 1024 * 1024,
+        limits,
     )
 
 
@@ -114,7 +132,13 @@ async def start(
     agent = agent or Agent.default()
     stack = AsyncExitStack()
     try:
-        store = _store(settings, on_fatal)
+        gateways: list[Gateway] = []
+
+        def disk_full(is_full: bool) -> None:
+            for gateway in gateways:
+                gateway.disk_full(is_full)
+
+        store = _store(settings, on_fatal, disk_full)
         await store.open()
         stack.push_async_callback(store.close)
         agent.bind_notes(store)
@@ -126,12 +150,11 @@ async def start(
             clock=SystemClock(),
             link_factory=factory,
             agent=agent.port(settings.model),
-            settings=GatewaySettings(
-                settings.node, settings.sessions_max, settings.drain_s, limits_of(settings)
-            ),
+            settings=gateway_settings(settings),
             new_id=new_session_id,
             recordings=recordings,
         )
+        gateways.append(gateway)
         stack.push_async_callback(gateway.close)
         taken = await gateway.start()
         if taken:
@@ -148,13 +171,21 @@ async def start(
     return Running(gateway, control, store, port, url, notes, stack)
 
 
-def _store(settings: Settings, on_fatal: Callable[[Exception], None] | None) -> SqliteLog:
+def _store(
+    settings: Settings,
+    on_fatal: Callable[[Exception], None] | None,
+    on_disk_full: Callable[[bool], None],
+) -> SqliteLog:
     def fatal(error: LogError) -> None:
         log.critical("the log failed and cannot be trusted to go on: %s", error)
         if on_fatal is not None:
             on_fatal(error)
 
-    return SqliteLog(settings.data, on_fatal=fatal)
+    def disk_full(is_full: bool) -> None:
+        log.warning("the disk is full: recording stops" if is_full else "there is disk space again")
+        on_disk_full(is_full)
+
+    return SqliteLog(settings.data, on_fatal=fatal, on_disk_full=disk_full)
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -185,13 +216,38 @@ async def _pipeline(
     recognizer = agent.stt or _recognizer(settings, notes)
     synthesizer = agent.tts or _synthesizer(settings, notes)
     model: LanguageModel = agent.llm or RulesModel()
-    for part in (recognizer, synthesizer, model):
-        await part.start()
-        stack.push_async_callback(part.close)
+    await model.start()
+    stack.push_async_callback(model.close)
+    for part in (recognizer, synthesizer):
+        await _start_behind(part, stack)
     take, give_back = await _detectors(agent, notes, stack)
     grammar = _grammar(settings.recognizer_grammar)
     parts = PipelineParts(recognizer, model, synthesizer, take, give_back, Resampler, grammar)
     return PipelineFactory(parts), tuple(notes)
+
+
+async def _start_behind(part: Recognizer | Synthesizer, stack: AsyncExitStack) -> None:
+    """Begin to start an engine and go on: its models load while the port is already open.
+
+    After a crash callers are reconnecting by now; what they say meanwhile waits for the engine (both ports
+    say so). An engine that does not come fails the utterances with its reason and is logged.
+    """
+
+    async def start() -> None:
+        try:
+            await part.start()
+        except SpeechError as error:
+            log.error("%s: %s", part.name, error)
+
+    task = asyncio.get_running_loop().create_task(start())
+    stack.push_async_callback(part.close)
+    stack.push_async_callback(_settled, task)
+    await asyncio.sleep(0)
+
+
+async def _settled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _has(module: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -89,16 +88,16 @@ class AgentAdapter(AgentPort):
             key=call.key,
             now=driver.now(),
             notebook=self._agent.notebook,
-            start_timer=lambda timer: self._start_timer(call.session, timer),
+            start_timer=lambda timer: self._start_timer(driver, timer),
         )
 
-    def _start_timer(self, session: SessionHandle, timer: builtin.Timer) -> None:
+    def _start_timer(self, driver: SessionDriver, timer: builtin.Timer) -> None:
         """Rings while this process lives; a restart forgets it (docs/internals/next.md)."""
         if timer.key in self._timers:
             return
-        delay_s = max(0.0, timer.due_ms / 1000 - time.time())
+        delay_s = max(0, timer.due_ms - driver.now().wall_ms) / 1000
         loop = asyncio.get_running_loop()
-        self._timers[timer.key] = loop.call_later(delay_s, self._ring, session, timer)
+        self._timers[timer.key] = loop.call_later(delay_s, self._ring, SessionHandle(driver), timer)
 
     def _ring(self, session: SessionHandle, timer: builtin.Timer) -> None:
         self._timers.pop(timer.key, None)

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 
 from openline import bootstrap
 from openline.agent.agent import Agent
@@ -49,17 +48,8 @@ def run(options: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     agent = load_agent(options.agent) if options.agent else None
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=bootstrap.loop_factory()) as runner:
         return runner.run(serve(settings, agent, as_json=options.json))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed (extra ``fast``), else asyncio's own loop."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return None
-    return new_event_loop
 
 
 async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> int:

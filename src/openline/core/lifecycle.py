@@ -28,6 +28,7 @@ from openline.core.responses import (
     waiting,
 )
 from openline.core.turns import check_turns, recover_turn, transcribe_pending
+from openline.types import ConnectionId
 
 CLOSE_REPLACED = 4409
 CLOSE_ENDED = 4410
@@ -98,12 +99,21 @@ def detach(draft: Draft, input_: i.Detach) -> None:
 
 def end_session(draft: Draft, input_: i.EndSession) -> None:
     settle(draft, "ended", input_.cuts)
-    for connection in list(draft.state.connections.values()):
-        code = 1000 if connection.conn == input_.conn else CLOSE_ENDED
+    _close_link(draft)
+    _finish(draft, input_.reason, input_.conn)
+
+
+def _finish(draft: Draft, reason: str, asked_by: ConnectionId = ConnectionId("")) -> None:
+    """The end, by whatever way it came. Calls that a client was to run have nobody left to run them."""
+    state = draft.state
+    for call in list(state.tools.values()):
+        if call.runner == "client" and call.phase != "settled":
+            settle_tool(draft, call.call_id, "cancelled", "")
+    for connection in list(state.connections.values()):
+        code = 1000 if connection.conn == asked_by else CLOSE_ENDED
         draft.effect(e.CloseConnection(connection.conn, code, "session ended"))
         draft.fact(f.ConnectionDetached(connection.conn, "ended", code))
-    _close_link(draft)
-    draft.fact(f.SessionEnded(input_.reason))
+    draft.fact(f.SessionEnded(reason))
 
 
 def park(draft: Draft, reason: str, cuts: Sequence[Cut] = ()) -> None:
@@ -112,7 +122,7 @@ def park(draft: Draft, reason: str, cuts: Sequence[Cut] = ()) -> None:
     settle(draft, reason, cuts)
     _close_link(draft)
     if limits.park_for_ms == 0:
-        draft.fact(f.SessionEnded(reason))
+        _finish(draft, reason)
     else:
         draft.fact(f.SessionParked(reason, draft.now.wall_ms + limits.park_for_ms))
 
@@ -124,6 +134,8 @@ def settle(draft: Draft, reason: str, cuts: Sequence[Cut]) -> None:
         draft.fact(f.TurnAbandoned(state.turn.turn_id, state.turn.item_id, reason))
     for item_id, (turn_id, audio, _) in list(state.untranscribed.items()):
         draft.fact(f.TurnTranscribed(turn_id, item_id, "", None, audio.duration_ms, reason))
+    if state.preparing is not None:
+        draft.fact(f.ReplyDropped(state.preparing[0], reason))
     for response in list(state.responses.values()):
         stop(draft, response, "client_cancelled", cuts)
     note_played(draft, cuts)
@@ -227,7 +239,7 @@ def time_passed(draft: Draft, input_: i.TimePassed) -> None:
     state = draft.state
     if state.status == "parked":
         if draft.now.wall_ms >= state.parked_until_ms:
-            draft.fact(f.SessionEnded("parked_too_long"))
+            _finish(draft, "parked_too_long")
         return
     if state.status == "ended":
         return

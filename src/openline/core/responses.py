@@ -35,6 +35,9 @@ def create_response(draft: Draft, request: ResponseRequest, conn: ConnectionId, 
     """A client or agent code asks for a response."""
     state = draft.state
     if request.conversation == "none":
+        if state.status == "parked":
+            draft.reject(conn, command, "session_parked", "The session is parked; attach to it first.")
+            return
         if sum(not r.is_default for r in state.responses.values()) >= OUT_OF_BAND_MAX:
             message = (
                 f"Expected at most {OUT_OF_BAND_MAX} out-of-band responses at once; wait for one to finish."

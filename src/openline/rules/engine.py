@@ -377,6 +377,8 @@ class _Turn:
             if fact.key == ("name",):
                 return self.speech.told_name.format(value=fact.value)
             return self.speech.told.format(subject=fact.subject, verb=fact.verb, value=fact.value)
+        if not memory.may_recall(self.book, text):
+            return ""
         known = memory.facts(self.book, self._user_texts(at))
         question = memory.asked(self.book, text)
         if question is not None and not question.key:
@@ -421,7 +423,30 @@ class _Turn:
             values["text"] = sentence(", ".join(letter for letter in values["text"] if letter.isalnum()))
         elif action == "echo":
             values["text"] = self._echo(self.items[at].text, values["text"])
+        elif action == "go_on":
+            return self._rest_of_cut_reply(at) or self._in_turn(match.rule.say, at)
         return self._in_turn(match.rule.say, at).format(**values)
+
+    def _rest_of_cut_reply(self, at: int) -> str:
+        """What the caller did not hear of the last reply that was cut, from the start of its broken sentence.
+
+        The items hold only what was heard, so the whole is worked out anew from the turn before it.
+        """
+        cut = next((i for i in range(at - 1, -1, -1) if self.items[i].heard_ms is not None), -1)
+        asked = next((i for i in range(cut - 1, -1, -1) if self.items[i].role == "user"), -1)
+        rule = self.book.find_rule(self.book.plain(self.items[asked].text)) if asked >= 0 else None
+        if rule is None or rule.rule.action == "go_on":
+            return ""
+        whole, heard = self._say_rule(rule, asked), self.book.plain(self.items[cut].text)
+        if self.book.plain(whole)[: len(heard)] != heard:
+            return ""
+        parts = re.split(r"(?<=[.!?])\s+", whole)
+        said = 0
+        for index, part in enumerate(parts):
+            said += len(self.book.plain(part))
+            if said > len(heard):
+                return " ".join(parts[index:])
+        return ""
 
     def _spoken_before(self, at: int) -> str:
         texts = [item.text for item in self.items[:at] if item.role == "assistant" and item.text]

@@ -28,6 +28,10 @@ _SYNONYM = 0.6
 _SUM = re.compile(r"\d\s*\)*\s*[-+*/^%]+\s*\(*\s*\d")
 
 
+Phrases = dict[str, list[list[str]]]
+"""Phrases as words, by their first (or last) word."""
+
+
 class KindRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     words: str = ""
     after: list[str] = []
@@ -211,6 +215,30 @@ class RuleBook:
         return found
 
     @cached_property
+    def polite_before(self) -> Phrases:
+        return _by_end(self.data.polite.before, is_front=True)
+
+    @cached_property
+    def polite_after(self) -> Phrases:
+        return _by_end(self.data.polite.after, is_front=False)
+
+    @cached_property
+    def memory_tail(self) -> Phrases:
+        return _by_end(self.data.memory.tail, is_front=False)
+
+    @cached_property
+    def remember_phrases(self) -> list[list[str]]:
+        return sorted((phrase.split() for phrase in self.data.memory.remember), key=len, reverse=True)
+
+    @cached_property
+    def fact_hint(self) -> re.Pattern[str]:
+        """Found in every turn that could state a fact; see ``memory.told``."""
+        memory = self.data.memory
+        starts = [*memory.my, *memory.remember, "call", "dont", "don't"]
+        starts += [part for key in memory.keys for part in (key.split()[0], key)]
+        return re.compile(r"\b(?:" + "|".join(map(re.escape, starts)) + ")", re.IGNORECASE)
+
+    @cached_property
     def kinds(self) -> tuple[tuple[frozenset[str], KindRow], ...]:
         return tuple((row.names(), row) for row in self.data.kind)
 
@@ -228,11 +256,9 @@ class RuleBook:
 
     def _variants(self, words: list[str]) -> list[list[str]]:
         """As said, without politeness behind, before, and both; never without everything."""
-        before = [phrase.split() for phrase in self.data.polite.before]
-        after = [phrase.split() for phrase in self.data.polite.after]
-        back = strip_phrases(words, after, is_front=False)
-        front = strip_phrases(words, before, is_front=True)
-        both = strip_phrases(back, before, is_front=True)
+        back = strip_phrases(words, self.polite_after, is_front=False)
+        front = strip_phrases(words, self.polite_before, is_front=True)
+        both = strip_phrases(back, self.polite_before, is_front=True)
         found: list[list[str]] = []
         for said in (words, back, both, front):
             if said and said not in found:
@@ -282,7 +308,8 @@ class RuleBook:
             options += [
                 tuple(name_words(text)) for text in as_list(resolved.get("enum")) if isinstance(text, str)
             ]
-        described = {word for word in described if word not in self.generic}
+        hints = frozenset(described & self.generic)
+        described -= self.generic
         return ToolWords(
             tool,
             schema,
@@ -291,13 +318,15 @@ class RuleBook:
             frozenset(described - weights.keys()),
             frozenset(named),
             tuple(options),
+            hints,
+            frozenset(parts),
         )
 
     def score(self, words: Sequence[str], tool: ToolSpec) -> float:
         """How much ``words`` are about ``tool``; TOOL_THRESHOLD and above means they are.
 
         2·√(share of the name's weight that was said, synonyms at 0.6) + 0.5 a word of the description (at most 3) + 0.4 a
-        named option (at most 2) + 0.2 a parameter's name (at most 2).
+        named option (at most 2) + 0.2 a parameter's name (at most 2) + a little for common words.
         """
         known = self.tool_words(tool)
         telling = [word for word in words if word not in self.stop or self.meaning(word) in known.weights]
@@ -313,7 +342,9 @@ class RuleBook:
         named = sum(_is_said(word, said) for word in known.named - known.weights.keys() - known.described)
         chosen = sum(find_run(words, option) >= 0 for option in known.options if option)
         share = 2 * (hit / total) ** 0.5 if total else 0.0
-        return share + 0.5 * min(described, 3) + 0.4 * min(chosen, 2) + 0.2 * min(named, 2)
+        # Too little to choose a tool, enough to choose between two: "read my notes" and "take a note".
+        hinted = 0.1 * len(known.hints & said) + 0.02 * len(known.exact & set(words))
+        return share + 0.5 * min(described, 3) + 0.4 * min(chosen, 2) + 0.2 * min(named, 2) + hinted
 
     def covers_name(self, words: Sequence[str], tool: ToolSpec) -> bool:
         """True if every word of the tool's name was said: then it goes before small talk and memory."""
@@ -349,23 +380,34 @@ class ToolWords:
     described: frozenset[str]
     named: frozenset[str]
     options: tuple[tuple[str, ...], ...]
+    hints: frozenset[str]
+    """Words of the description that many tools share ("read")."""
+    exact: frozenset[str]
+    """The words of the name as they stand there."""
 
 
 def _is_said(word: str, said: set[str]) -> bool:
     return word in said or any(is_near(word, other) for other in said)
 
 
-def strip_phrases(words: list[str], phrases: list[list[str]], *, is_front: bool) -> list[str]:
-    is_changed = True
-    while is_changed and words:
-        is_changed = False
-        for phrase in phrases:
+def _by_end(phrases: Sequence[str], *, is_front: bool) -> Phrases:
+    found: Phrases = {}
+    for phrase in phrases:
+        parts = phrase.split()
+        found.setdefault(parts[0 if is_front else -1], []).append(parts)
+    return found
+
+
+def strip_phrases(words: list[str], phrases: Phrases, *, is_front: bool) -> list[str]:
+    """``words`` without any of ``phrases`` before (or behind) them, as often as there are some."""
+    while words:
+        for phrase in phrases.get(words[0 if is_front else -1], ()):
             size = len(phrase)
-            part = words[:size] if is_front else words[-size:]
-            if part == phrase:
+            if (words[:size] if is_front else words[-size:]) == phrase:
                 words = words[size:] if is_front else words[:-size]
-                is_changed = True
                 break
+        else:
+            return words
     return words
 
 

@@ -72,12 +72,14 @@ def said_words(book: RuleBook, text: str) -> list[Said]:
 
 def told(book: RuleBook, text: str) -> Fact | None:
     """The fact that a turn states, or None."""
+    if book.fact_hint.search(text) is None:  # most turns: a long call is read at every question
+        return None
     words = _trimmed(book, said_words(book, text))
     lows = [word.low for word in words]
     is_request = False
-    for phrase in sorted(book.data.memory.remember, key=len, reverse=True):
-        if lows[: len(phrase.split())] == phrase.split():
-            skip = len(phrase.split())
+    for phrase in book.remember_phrases:
+        if lows[: len(phrase)] == phrase:
+            skip = len(phrase)
             skip += 1 if lows[skip : skip + 1] in (["that"], ["this"]) else 0
             words, lows, is_request = words[skip:], lows[skip:], True
             break
@@ -125,11 +127,17 @@ def asked(book: RuleBook, text: str) -> Question | None:
     return None
 
 
+def may_recall(book: RuleBook, text: str) -> bool:
+    """False if ``recall`` would find nothing whatever is known: then nothing needs to be read."""
+    lows = [word.low for word in _trimmed(book, said_words(book, text))]
+    return bool(set(lows[:5]) & (_ASKING | {"remember", "recall", "my"}))
+
+
 def recall(book: RuleBook, text: str, known: Sequence[Fact]) -> Fact | None:
     """The fact that a turn asks for, the newest first, even if the question is a little misheard."""
-    lows = [word.low for word in _trimmed(book, said_words(book, text))]
-    if not lows or not (set(lows[:5]) & (_ASKING | {"remember", "recall", "my"})):
+    if not may_recall(book, text):
         return None
+    lows = [word.low for word in _trimmed(book, said_words(book, text))]
     question = asked(book, text)
     keyed = [fact for fact in reversed(known) if fact.key]
     if question is not None and question.key:
@@ -165,10 +173,10 @@ def _likeness(key: Sequence[str], lows: Sequence[str]) -> float:
 def _trimmed(book: RuleBook, words: list[Said]) -> list[Said]:
     """Without what is said before and behind out of politeness; never without everything."""
     lows = [word.low for word in words]
-    front = strip_phrases(lows, [phrase.split() for phrase in book.data.polite.before], is_front=True)
+    front = strip_phrases(lows, book.polite_before, is_front=True)
     words = words[len(words) - len(front) :] if front else words
     lows = [word.low for word in words]
-    back = strip_phrases(lows, [phrase.split() for phrase in book.data.memory.tail], is_front=False)
+    back = strip_phrases(lows, book.memory_tail, is_front=False)
     return words[: len(back)] if back else words
 
 

@@ -165,7 +165,7 @@ def _say_object(book: RuleBook, value: Schema) -> str:
         return speech.done
     if len(rest) == 1:
         key, member = next(iter(rest.items()))
-        if isinstance(member, list):
+        if isinstance(member, list) and member:
             return _say_members(book, member)
         if isinstance(member, dict):
             return _say_object(book, member)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 WAKEUP_EVERY_S = 5.0
+PRUNE_EVERY_S = 600.0
 READ_BATCH = 2_000
+DRAIN_POLL_S = 0.05
 
 
 class Recordings(Protocol):
@@ -43,6 +45,9 @@ class Recordings(Protocol):
     async def length(self, session: SessionId, track: str) -> int:
         """Samples from the track's start to the end of what is on disk."""
 
+    async def prune(self, older_than_ms: int, max_bytes: int, keep: Collection[SessionId]) -> list[SessionId]:
+        """Remove recordings last written before ``older_than_ms``, then the oldest beyond ``max_bytes``."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
@@ -51,6 +56,8 @@ class GatewaySettings:
     node: str = "node-1"
     sessions_max: int = 2_000
     drain_s: float = 20.0
+    record_days: int = 7
+    record_max_bytes: int = 10 * 1024**3
     limits: Limits = field(default_factory=Limits)
 
 
@@ -77,7 +84,7 @@ class Gateway:
         self.recordings = recordings
         self.drivers: dict[SessionId, SessionDriver] = {}
         self.is_draining = False
-        self.is_recording_paused = False
+        self.is_disk_full = False
         self._link_factory = link_factory
         self._new_id = new_id
         self._opening: dict[SessionId, asyncio.Task[SessionDriver]] = {}
@@ -102,11 +109,23 @@ class Gateway:
             except Exception as error:  # one damaged session must not keep the others from coming back
                 log.exception("session %s could not be taken over: %s", session, type(error).__name__)
         self.spawn(self._wake())
+        if self.recordings is not None:
+            self.spawn(self._prune(self.recordings))
         return len(left)
 
     def _on_relief(self) -> None:
         for callback in list(self.relieved):
             callback()
+
+    def disk_full(self, is_full: bool) -> None:
+        """Recording stops first, new sessions are refused next; the log keeps what space there is."""
+        self.is_disk_full = is_full
+        for driver in self.drivers.values():
+            if is_full and driver.recorder is not None:
+                recorder, driver.recorder = driver.recorder, None
+                self.spawn(recorder.close())
+            elif not is_full:
+                self._record_again(driver)
 
     def begin_drain(self) -> None:
         self.is_draining = True
@@ -116,8 +135,8 @@ class Gateway:
         self.begin_drain()
         try:
             async with asyncio.timeout(self.settings.drain_s):
-                while any(driver.session.state.responses for driver in self.drivers.values()):
-                    await asyncio.sleep(0.05)
+                while any(driver.session.state.responses for driver in self.drivers.values()):  # noqa: ASYNC110 - once a life
+                    await asyncio.sleep(DRAIN_POLL_S)
         except TimeoutError:
             log.warning("drain: replies were still running after %s s", self.settings.drain_s)
 
@@ -239,7 +258,7 @@ class Gateway:
             host=self,
             recorder=None,
         )
-        if self.recordings is not None and not self.is_recording_paused:
+        if self.recordings is not None and not self.is_disk_full:
             driver.recorder = self.recordings.recorder(session_id, lambda s: self._segment(driver, s))
         self.drivers[session_id] = driver
         self._deliveries[session_id] = Deliveries(self.agent, self.store, driver, done_to)
@@ -250,6 +269,9 @@ class Gateway:
         if self.is_draining:
             message = "The gateway is shutting down; connect again in a moment."
             raise ClientProtocolError(message, code="server_draining", kind="server_error")
+        if self.is_disk_full:
+            message = "The disk is full: this gateway takes no new sessions until there is space."
+            raise ClientProtocolError(message, code="server_is_overloaded", kind="server_error")
         if len(self.drivers) >= self.settings.sessions_max:
             message = f"This gateway takes at most {self.settings.sessions_max} sessions; try again later."
             raise ClientProtocolError(message, code="server_is_overloaded", kind="server_error")
@@ -344,6 +366,19 @@ class Gateway:
             driver.offer(i.TimePassed())
             if driver.session.state.status in ("parked", "ended"):
                 self.spawn(self._evict(driver))
+
+    async def _prune(self, recordings: Recordings) -> None:
+        settings = self.settings
+        while True:
+            oldest = self.clock.now().wall_ms - settings.record_days * 24 * 3600 * 1000
+            try:
+                removed = await recordings.prune(oldest, settings.record_max_bytes, set(self.drivers))
+            except OSError as error:
+                log.warning("recordings could not be pruned: %s", error.strerror)
+            else:
+                if removed:
+                    log.info("removed %d recording(s) past their retention", len(removed))
+            await asyncio.sleep(PRUNE_EVERY_S)
 
     def statistics(self) -> dict[str, int]:
         """Sessions by status, connections, and sessions opened since the start."""

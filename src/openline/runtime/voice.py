@@ -164,5 +164,5 @@ class Reply:
             async for chunk in chunks:
                 end = offset + lead + chunk.text_end
                 self._sink.audio_delta(self._response, self._message, chunk.pcm, end)
-                while (ahead := self._sink.buffered_ms() - AHEAD_MS) > 0:
+                while (ahead := self._sink.buffered_ms() - AHEAD_MS) > 0:  # noqa: ASYNC110 - the wait is known, there is no event
                     await asyncio.sleep(ahead / 1000)

@@ -73,7 +73,7 @@ class ControlApi:
             reasons.append("The gateway is shutting down.")
         if self._gateway.store.is_saturated:
             reasons.append("The log is saturated: commands wait for the disk.")
-        if self._gateway.is_recording_paused:
+        if self._gateway.is_disk_full:
             reasons.append("The disk is full: recording has stopped and new sessions are refused.")
         return Readiness(not reasons, tuple(reasons))
 

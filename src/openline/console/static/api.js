@@ -42,11 +42,10 @@ export async function getSession(id, { signal } = {}) {
   return (await request(of(id), { signal })).json();
 }
 
-/** The recording: its bytes, and the Unix ms of its first sample if the gateway says so (else null). */
+/** The recording's bytes; its first sample is the moment the session was created. */
 export async function getRecording(id, { signal } = {}) {
   const response = await request(`${of(id)}/recording.wav`, { signal, accept: "audio/wav" });
-  const start = Number(response.headers.get("Openline-Recording-Start-Ms"));
-  return { bytes: await response.arrayBuffer(), startMs: start > 0 ? start : null };
+  return response.arrayBuffer();
 }
 
 /**
@@ -62,14 +61,28 @@ export function followFacts(id, { after = 0, onfact, onstate = () => {} }) {
       if (fact.seq !== null && fact.seq <= last) return;
       if (fact.seq !== null) last = fact.seq;
       onfact(fact);
+      return fact.type === "openline.session.ended" ? DONE : undefined;
     },
     onstate,
   );
 }
 
-/** Follow the feed over all sessions: onfact as above, plus `session`. Starts with what happens from now on. */
+/** What changes a row of the session list. The feed starts at the beginning of the log, so it is filtered there. */
+const LIST_TYPES = ["openline.session.*", "openline.connection.*", "openline.turn.committed", "response.done"].join(",");
+
+/** Follow the feed over all sessions: onfact as above, plus `session`. Only what happens from now on is told. */
 export function followFeed({ onfact, onstate = () => {} }) {
-  return follow(() => "/v1/events?follow=1", (event) => onfact(normalise(event)), onstate);
+  const since = Date.now() - 2000;
+  let cursor = "";
+  return follow(
+    () => `/v1/events?follow=1&types=${encodeURIComponent(LIST_TYPES)}${cursor ? `&after=${encodeURIComponent(cursor)}` : ""}`,
+    (event, id) => {
+      cursor = id || cursor;
+      const fact = normalise(event);
+      if (fact.at === null || fact.at >= since) onfact(fact);
+    },
+    onstate,
+  );
 }
 
 /** One CloudEvent as the console uses it. Fields that are missing stay null; nothing is invented. */
@@ -83,11 +96,14 @@ export function normalise(event) {
     seq: Number.isFinite(seq) ? seq : null,
     type: String(event.type ?? "unknown"),
     at: Number.isFinite(wall) ? wall : null,
-    session: data.session_id ?? event.subject ?? String(event.source ?? "").split("/").pop(),
+    session: event.correlationid ?? String(event.subject ?? "").replace(/^session\//, ""),
+    epoch: event.epoch ?? null,
     data,
   };
 }
 
+/** Returned by a follower that has seen the last fact there can be. */
+const DONE = Symbol("done");
 const RETRY_MS = [300, 1000, 2000, 5000];
 
 function follow(path, onevent, onstate) {
@@ -97,9 +113,9 @@ function follow(path, onevent, onstate) {
       try {
         const response = await request(path(), { signal: stop.signal, accept: "text/event-stream" });
         onstate("open");
-        await readEvents(response.body, (text) => {
+        await readEvents(response.body, (text, id) => {
           failures = 0;
-          onevent(JSON.parse(text));
+          if (onevent(JSON.parse(text), id) === DONE) stop.abort();
         });
       } catch (error) {
         if (stop.signal.aborted) return;
@@ -119,13 +135,17 @@ function follow(path, onevent, onstate) {
 async function readEvents(body, ondata) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let id = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
     const lines = (rest + value).split(/\r?\n/);
     rest = lines.pop();
-    // Every event of this API is one `data:` line; comments (keep-alives) and ids are passed over.
-    for (const line of lines) if (line.startsWith("data:")) ondata(line.slice(5));
+    // Every event of this API is an `id:` line and one `data:` line; comments (keep-alives) are passed over.
+    for (const line of lines) {
+      if (line.startsWith("id:")) id = line.slice(3).trim();
+      else if (line.startsWith("data:")) ondata(line.slice(5), id);
+    }
   }
 }
 

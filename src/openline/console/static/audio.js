@@ -76,6 +76,7 @@ export class Player {
     this.current = null;
     this.queuedMs = 0;
     this.playedMs = 0;
+    this.playedSamples = 0;
   }
 
   async start() {
@@ -104,9 +105,14 @@ export class Player {
     this.node.port.postMessage({ do: "push", item, pcm: rest }, [rest.buffer]);
   }
 
-  /** The line was cut: the gateway will go on from the position it was last told, unless it says another. */
-  lineCut(reported) {
-    for (const [item, ms] of reported) this.expected.set(item, Math.round(ms * SAMPLES_PER_MS));
+  /** The line was cut: unless the gateway says another place, it is taken to go on from what was played by now. */
+  lineCut() {
+    if (this.current) this.expected.set(this.current, this.playedSamples);
+  }
+
+  /** The gateway says where the audio that it sends next begins (ms into the item). */
+  goesOnFrom(item, startMs) {
+    if (Number.isFinite(startMs)) this.expected.set(item, Math.round(startMs * SAMPLES_PER_MS));
   }
 
   /**
@@ -130,6 +136,7 @@ export class Player {
     }
     const latencyMs = data.kind === "drained" || data.kind === "ended" ? 0 : (this.context?.outputLatency ?? 0) * 1000;
     this.playedMs = Math.max(0, Math.round(data.samples / SAMPLES_PER_MS - latencyMs));
+    this.playedSamples = data.samples;
     this.queuedMs = data.queued / SAMPLES_PER_MS;
     this.onlevel(data.level);
     if (data.kind === "cleared" && data.item !== null) {

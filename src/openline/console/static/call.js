@@ -148,8 +148,7 @@ export class Call {
 
   #cut(detail) {
     this.strip.gaps.push({ from: this.elapsed, to: null });
-    this.player.lineCut(this.reported);
-    this.talk.resumed();
+    this.player.lineCut();
     const why = detail.code === 4900 ? "on purpose" : `code ${detail.code}${detail.reason ? `, ${detail.reason}` : ""}`;
     this.talk.notice("cut", "The line was cut.", Date.now(), why);
   }
@@ -225,11 +224,13 @@ export class Call {
     this.onstatus();
   }
 
-  tool(frame, state) {
-    const entry = this.talk.get(frame.item_id);
-    const open = this.strip.spans.find((span) => span.id === frame.item_id);
-    if (state === "started" && !open) this.strip.spans.push({ id: frame.item_id, lane: "tool", from: this.elapsed, to: null, label: entry?.name ?? "tool" });
-    else if (open) Object.assign(open, { to: this.elapsed, isCut: state === "failed" });
+  toolStarted({ call_id, name }) {
+    this.strip.spans.push({ id: call_id, lane: "tool", from: this.elapsed, to: null, label: name ?? "tool" });
+  }
+
+  toolSettled({ call_id, outcome }) {
+    const open = this.strip.spans.find((span) => span.id === call_id && span.to === null);
+    if (open) Object.assign(open, { to: this.elapsed, isCut: outcome !== "succeeded" });
   }
 
   // ------------------------------------------------------------------------------------ what was played
@@ -303,11 +304,11 @@ const ON_FRAME = {
   "response.created": (call) => call.responding(true),
   "response.done": (call) => call.responding(false),
   "response.output_audio.delta": (call, frame) => call.audio(frame),
-  "response.mcp_call.in_progress": (call, frame) => call.tool(frame, "started"),
-  "response.mcp_call.completed": (call, frame) => call.tool(frame, "succeeded"),
-  "response.mcp_call.failed": (call, frame) => call.tool(frame, "failed"),
+  "openline.item.partial": (call, frame) => call.player.goesOnFrom(frame.item_id, frame.audio_start_ms),
+  "openline.tool.requested": (call, frame) => call.toolStarted(frame),
+  "openline.tool.settled": (call, frame) => call.toolSettled(frame),
   "openline.session.rewound": (call, frame, at) => {
-    const seq = frame.last_seq ?? frame.seq ?? frame.to_seq ?? null;
+    const seq = frame.seq ?? null;
     if (seq !== null) call.talk.rewind(seq);
     call.talk.notice("warn", "The gateway came back from its log.", at, seq === null ? "what it had not stored is void" : `what came after fact ${seq} is void`);
   },

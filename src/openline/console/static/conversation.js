@@ -18,7 +18,6 @@ export class Conversation {
     this.byCall = new Map();
     /** When each response was asked for: facts hold an item when it is done, its time is when it began. */
     this.began = new Map();
-    this.afterResume = new Set();
     this.ordinal = 0;
   }
 
@@ -27,11 +26,6 @@ export class Conversation {
     const handler = HANDLERS[frame.type];
     if (handler) handler(this, frame, at, seq);
     else if (frame.type?.startsWith("openline.tool.")) toolFact(this, frame, at);
-  }
-
-  /** Text that comes after a resume may be the accumulated text so far: replace, do not append. */
-  resumed() {
-    for (const entry of this.entries) if (entry.isPartial) this.afterResume.add(entry.id);
   }
 
   notice(tone, text, at, detail = "") {
@@ -95,8 +89,10 @@ function partial(talk, frame, at) {
 const lastListening = (talk) => talk.entries.findLast((entry) => entry.kind === "user" && entry.isPartial);
 
 function finalText(talk, frame, at, seq) {
+  // A typed turn is made of items that are shown already.
+  if (!frame.item_id && !frame.item && frame.text_items?.length) return;
   const text = frame.text ?? frame.transcript ?? "";
-  const entry = talk.ensure(frame.item_id ?? frame.turn_id ?? `turn-${at}`, "user", at);
+  const entry = talk.ensure(frame.item_id ?? frame.item?.id ?? frame.turn_id ?? `turn-${at}`, "user", at);
   const confidence = frame.confidence ?? entry.confidence ?? null;
   talk.change(entry, {
     text: text || entry.text, isPartial: false, isListening: false, confidence, status: "completed",
@@ -138,7 +134,9 @@ function agentItem(talk, id, value, at, frame, seq) {
   if (isDone && text.length >= entry.text.length) values.text = text;
   if (isDone) Object.assign(values, { isPartial: false, status: value.status ?? "completed" });
   if (value.status === "incomplete") values.isCut = true;
-  if (Number.isInteger(value.heard_ms)) values.heardMs = value.heard_ms;
+  const heardMs = value.heard_ms ?? value.openline?.heard_ms;
+  if (Number.isInteger(heardMs)) values.heardMs = heardMs;
+  if (Number.isInteger(frame.audio_ms) && frame.audio_ms > 0) Object.assign(values, { totalMs: frame.audio_ms, isSpoken: true });
   talk.change(entry, values);
 }
 
@@ -149,7 +147,7 @@ function tool(talk, value, at, type) {
   const failed = value.error ? "failed" : null;
   const settled = value.output !== undefined && value.output !== null && value.output !== "" ? "succeeded" : null;
   talk.change(entry, {
-    name: value.name || entry.name, arguments: value.arguments || entry.arguments || "", server: value.server_label,
+    name: value.name || entry.name, arguments: value.arguments || entry.arguments || "", server: value.server_label ?? entry.server,
     output: value.output || entry.output, error: describeError(value.error) || entry.error,
     state: failed ?? settled ?? (isSettled(entry) ? entry.state : isDone ? entry.state ?? "requested" : entry.state ?? "writing"),
     isPartial: false,
@@ -165,15 +163,16 @@ function output(talk, value) {
 }
 
 function toolFact(talk, frame, at) {
-  const call = frame.call_id ?? frame.tool_call_id ?? frame.item_id;
+  const call = frame.call_id ?? frame.item_id;
   if (!call) return;
-  const entry = talk.byCall.get(call) ?? talk.get(frame.item_id) ?? talk.ensure(frame.item_id ?? call, "tool", at);
+  const id = frame.item_id ?? frame.item?.id;
+  const entry = talk.byCall.get(call) ?? talk.get(id) ?? talk.ensure(id ?? call, "tool", at);
   talk.byCall.set(call, entry);
   const word = frame.type.split(".").pop();
   talk.change(entry, {
-    name: frame.name ?? frame.tool ?? entry.name, arguments: frame.arguments || entry.arguments || "",
-    state: word === "settled" ? frame.outcome ?? frame.status ?? "succeeded" : word,
-    output: frame.output || frame.result || entry.output, error: describeError(frame.error) || entry.error,
+    name: frame.name ?? frame.item?.name ?? entry.name, arguments: frame.arguments || frame.item?.arguments || entry.arguments || "",
+    state: word === "settled" ? frame.outcome ?? "succeeded" : word, server: frame.item?.server_label ?? entry.server,
+    output: frame.output || frame.item?.output || entry.output, error: describeError(frame.error ?? frame.item?.error) || entry.error,
     startedAt: word === "started" ? at : entry.startedAt ?? at, settledAt: /started|requested|approved/.test(word) ? undefined : at,
     isPartial: false,
   });
@@ -182,9 +181,13 @@ function toolFact(talk, frame, at) {
 function delta(talk, frame, at) {
   const entry = talk.ensure(frame.item_id, "agent", at);
   const piece = frame.delta ?? "";
-  const isAgain = talk.afterResume.delete(entry.id) && (piece.startsWith(entry.text) || entry.text.startsWith(piece));
-  const text = isAgain ? (piece.length > entry.text.length ? piece : entry.text) : entry.text + piece;
-  talk.change(entry, { text, responseId: frame.response_id ?? entry.responseId });
+  talk.change(entry, { text: entry.text + piece, responseId: frame.response_id ?? entry.responseId });
+}
+
+/** After a resume: the text so far, in place of the deltas that were missed. */
+function wholeText(talk, frame, at) {
+  const entry = talk.ensure(frame.item_id, "agent", at);
+  if (entry.isPartial) talk.change(entry, { text: frame.text ?? entry.text, responseId: frame.response_id ?? entry.responseId });
 }
 
 function audioDelta(talk, frame, at) {
@@ -219,7 +222,7 @@ function heard(talk, frame) {
   const textEnd = Number.isInteger(frame.text_end) ? frame.text_end : entry.textEnd;
   const isShort = Number.isInteger(textEnd) && textEnd < entry.text.trimEnd().length;
   talk.change(entry, {
-    heardMs: frame.audio_end_ms, textEnd, source: frame.source ?? entry.source, isHeardKnown: true,
+    heardMs: frame.audio_end_ms, textEnd, isEstimated: frame.estimated === true, source: frame.source ?? entry.source, isHeardKnown: true,
     isCut: entry.isCut || (isShort && !entry.isPartial),
   });
 }
@@ -259,6 +262,7 @@ const HANDLERS = {
   "conversation.item.done": item,
   "response.output_item.added": item,
   "response.output_item.done": item,
+  "openline.item.partial": wholeText,
   "response.output_audio_transcript.delta": delta,
   "response.output_text.delta": delta,
   "response.output_audio_transcript.done": deltaDone,

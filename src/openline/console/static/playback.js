@@ -22,9 +22,8 @@ class Playback extends Watch {
 
   async begin() {
     this.zoom = 1;
-    this.offsetMs = 0;
     this.#transport();
-    super.begin();
+    await super.begin();
     try {
       const recording = await getRecording(this.sessionId, { signal: this.stop.signal });
       if (!this.stop.signal.aborted) this.#loaded(recording);
@@ -71,10 +70,8 @@ class Playback extends Watch {
     ]);
   }
 
-  #loaded({ bytes, startMs }) {
+  #loaded(bytes) {
     const wav = parseWav(bytes);
-    this.recordingMs = wav.durationMs;
-    this.recordingStart = startMs;
     const caller = peaks(wav, 0, BUCKET_MS);
     const agent = peaks(wav, Math.min(1, wav.channels - 1), BUCKET_MS);
     // One scale for both, so that who is louder can be seen; a silent recording stays flat.
@@ -185,8 +182,6 @@ class Playback extends Watch {
   }
 
   redraw() {
-    // The recording's first sample is offset zero of everything on this page where the gateway tells it.
-    if (this.recordingStart) this.startMs = this.recordingStart;
     super.redraw();
     if (!this.peaks) return;
     const end = Math.max(this.length, this.story?.endMs ?? 0);

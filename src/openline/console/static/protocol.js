@@ -64,7 +64,7 @@ export class Line {
     query.set("session_id", this.options.sessionId);
     query.set("role", this.options.role);
     if (this.token) query.set("token", this.token);
-    if (this.lastEvent) query.set("after", this.lastEvent.slice("evt_".length));
+    if (this.lastEvent) query.set("after", this.lastEvent);
     return `${this.options.origin}/v1/realtime?${query}`;
   }
 

@@ -15,7 +15,7 @@ const PROBLEM = /(error|failed|refused|rewound|abandoned|unknown|silence|exceede
 const TOOL = /(tool|function_call|mcp_call|approval)/;
 const LINE = /^(openline\.)?(session|connection|link|lease|recording)\b/;
 const CALLER = /(speech_started|speech_stopped|turn\.|input_audio|barge_in|interrupt)/;
-const AGENT = /^(openline\.)?(response|item)\b|playout|heard|truncated/;
+const AGENT = /^(openline\.)?(response|item|reply)\b|playout|heard|truncated/;
 
 export function kindOf(fact) {
   const { type, data } = fact;
@@ -38,7 +38,7 @@ export function summary(fact) {
   const content = Array.isArray(parts) ? parts.map((part) => part.transcript ?? part.text ?? "").join(" ") : "";
   const response = data.response ?? {};
   const words = [
-    data.name ?? data.tool ?? data.item?.name,
+    data.name ?? data.item?.name,
     data.text ?? data.transcript ?? content,
     data.status ?? response.status,
     data.reason ?? response.status_details?.reason,
@@ -47,43 +47,69 @@ export function summary(fact) {
     Number.isFinite(data.audio_end_ms) ? `${data.audio_end_ms} ms` : "",
     data.source,
     data.node,
+    data.model,
+    data.action,
+    typeof data.code === "string" ? data.code : "",
+    data.request?.origin,
     Number.isFinite(data.confidence) ? `${Math.round(data.confidence * 100)} %` : "",
   ];
   return [...new Set(words.filter((word) => typeof word === "string" && word))].join(" · ");
 }
 
-/** A clean leave is no cut: the far side said goodbye. */
-const CLEAN = /1000|1001|clean|left|hung|ended|normal/;
+/** Close codes with which a client says goodbye; all else is a cut. */
+const GOODBYE = [1000, 1001, 1005];
+
+/** A clean leave is no cut: the far side said goodbye, another took its place, or the session was over. */
+const isCleanLeave = (data) => ["ended", "replaced"].includes(data.reason) || (data.reason === "closed" && GOODBYE.includes(data.code));
 
 const NOTICES = [
-  [/(connection|session)\.(detached|disconnected|lost)$/, "cut", "The line was cut."],
-  [/(connection|session)\.(attached|connected|resumed)$/, "resumed", "A connection attached."],
-  [/link\.(lost|closed|failed|down)$/, "warn", "The model link went down."],
-  [/link\.(opened|connected|ready|up|open)$/, "plain", "The model link is open."],
+  [/link\.lost$/, "warn", "The model link was lost."],
+  [/link\.opened$/, "plain", "The model link is open."],
   [/session\.parked$/, "plain", "The session is parked."],
   [/session\.ended$/, "plain", "The session ended."],
-  [/session\.rewound$/, "warn", "The session was rewound to its log."],
-  [/silence/, "warn", "The agent was silent for too long."],
+  [/silence\.exceeded$/, "warn", "The agent was silent for too long."],
+  [/media\.dropped$/, "warn", "Audio was dropped."],
+  [/reply\.dropped$/, "plain", "The reply was dropped."],
 ];
 
-/** What a fact says about the line, for the transcript: {tone, text, detail}; null for all other facts. */
-export function noticeOf({ type, data }) {
-  const reason = data.reason ?? "";
-  if (/session\.owned$/.test(type) && data.epoch > 1) return { tone: "warn", text: "The gateway came back from its log.", detail: `epoch ${data.epoch}` };
-  const found = NOTICES.find(([pattern]) => pattern.test(type));
-  if (!found) return null;
-  const isLeave = found[1] === "cut" && (isCleanLeave(data) || (data.role && data.role !== "speaker"));
-  const words = [data.role, reason, data.resumed_from && `resumed from ${data.resumed_from}`, data.model];
-  const detail = words.filter((word) => typeof word === "string" && word).join(" · ");
-  return isLeave ? { tone: "plain", text: "A connection left.", detail } : { tone: found[1], text: found[2], detail };
+/** Facts about the line in words, for the transcript. Remembers who is who: a detach names only the connection. */
+export class Notices {
+  constructor() {
+    this.roles = new Map();
+  }
+
+  /** {tone, text, detail}; null for facts that are told elsewhere. */
+  of({ type, data }) {
+    if (/connection\.attached$/.test(type)) return this.#attached(data);
+    if (/connection\.detached$/.test(type)) return this.#detached(data);
+    if (/session\.owned$/.test(type)) {
+      return data.epoch > 1 ? { tone: "warn", text: "The gateway came back from its log.", detail: `epoch ${data.epoch}` } : null;
+    }
+    const found = NOTICES.find(([pattern]) => pattern.test(type));
+    if (!found) return null;
+    const words = [data.reason, data.code, data.model, data.action, data.policy, data.dropped_ms && `${data.dropped_ms} ms`];
+    return { tone: found[1], text: found[2], detail: words.filter((word) => word && typeof word === "string").join(" · ") };
+  }
+
+  #attached({ conn, role = "speaker" }) {
+    this.roles.set(conn, role);
+    return role === "observer" ? null : { tone: "resumed", text: `A ${role} attached.`, detail: "" };
+  }
+
+  #detached(data) {
+    const role = this.roles.get(data.conn) ?? "speaker";
+    this.roles.delete(data.conn);
+    if (role === "observer") return null;
+    const detail = [data.reason, data.code && `code ${data.code}`].filter(Boolean).join(" · ");
+    return isCleanLeave(data) ? { tone: "plain", text: `The ${role} left.`, detail } : { tone: "cut", text: "The line was cut.", detail };
+  }
 }
 
-const isCleanLeave = (data) => data.clean === true || CLEAN.test(`${data.reason ?? ""} ${data.code ?? ""}`);
-
-const ATTACHED = /(connection|session)\.(attached|connected|resumed)$/;
-const DETACHED = /(connection|session)\.(detached|disconnected|lost)$/;
-const LINK_UP = /link\.(opened|connected|ready|up|open)$/;
-const LINK_DOWN = /link\.(lost|closed|failed|down)$/;
+const ATTACHED = /connection\.attached$/;
+const DETACHED = /connection\.detached$/;
+const LINK_UP = /link\.opened$/;
+const LINK_DOWN = /link\.lost$/;
+const SAMPLES_PER_MS = 24;
 const TOOL_WORD = /^openline\.tool\.(\w+)$/;
 
 /** Fold facts into the story. Times are ms since the first fact (or since `startMs` where it is known). */
@@ -112,7 +138,7 @@ class Fold {
     this.at = fact.at !== null ? fact.at - this.startMs : this.now;
     this.counts.facts += 1;
     const { type, data } = fact;
-    if (Number.isFinite(data.epoch)) this.state.epoch = data.epoch;
+    this.state.epoch = fact.epoch ?? this.state.epoch;
     const mark = MARKS.find(([pattern]) => pattern.test(type));
     if (mark) mark[1](this, data, fact);
     const word = TOOL_WORD.exec(type)?.[1];
@@ -138,13 +164,12 @@ class Fold {
   }
 
   committed(data, fact) {
-    const key = `turn:${data.item_id ?? "open"}`;
-    const span = this.end(key, { label: data.text ?? "" }) ?? this.end("turn:open", { label: data.text ?? "" });
-    const range = data.audio;
-    if (!span) {
-      const ms = range && range.rate ? ((range.end - range.start) * 1000) / range.rate : 0;
-      if (ms > 0) this.spans.push({ lane: "caller", from: Math.max(0, this.at - ms), to: this.at, label: data.text ?? "", seq: fact.seq });
-    } else if (span.speechTo) span.to = span.speechTo;
+    const item = data.item_id ?? data.item?.id;
+    const span = this.end(`turn:${item}`, { label: data.text ?? "" });
+    const range = data.item?.content?.find((part) => part.audio)?.audio;
+    // Audio positions count from the session's creation, so they are exact where the fact's own time is late.
+    if (span?.speechTo) span.to = span.speechTo;
+    else if (!span && range) this.spans.push({ lane: "caller", from: range.start / SAMPLES_PER_MS, to: range.end / SAMPLES_PER_MS, label: data.text ?? "", seq: fact.seq });
     this.counts.turns += 1;
     this.mark("commit", data.text ?? "turn committed", fact);
   }
@@ -162,7 +187,7 @@ class Fold {
   }
 
   connection(data, isUp, fact) {
-    const id = data.connection_id ?? data.connection ?? data.role ?? "connection";
+    const id = data.conn ?? "connection";
     const role = data.role ?? this.connections.get(id) ?? "speaker";
     if (isUp) this.connections.set(id, role);
     else this.connections.delete(id);
@@ -185,11 +210,12 @@ class Fold {
   }
 
   tool(word, data, fact) {
-    const key = `tool:${data.call_id ?? data.tool_call_id ?? data.item_id}`;
-    if (/requested|started/.test(word)) {
-      if (!this.open.has(key)) this.counts.tools += 1;
+    const key = `tool:${data.call_id ?? data.item_id}`;
+    if (word === "started") return;
+    if (word === "requested") {
+      this.counts.tools += 1;
       this.begin(key, { lane: "tool", label: data.name ?? "tool", seq: fact.seq });
-    } else if (!/approved/.test(word)) this.end(key, { isCut: /failed|cancelled|unknown|refused/.test(word) || data.outcome === "failed" });
+    } else if (word !== "approved") this.end(key, { isCut: (data.outcome ?? word) !== "succeeded" });
   }
 
   result() {
@@ -200,13 +226,16 @@ class Fold {
 }
 
 const MARKS = [
-  [/speech_started$/, (fold, data, fact) => fold.begin(`turn:${data.item_id ?? "open"}`, { lane: "caller", label: "", seq: fact.seq })],
+  [/speech_started$/, (fold, data, fact) => {
+    const from = Number.isFinite(data.start) ? data.start / SAMPLES_PER_MS : fold.at;
+    fold.begin(`turn:${data.item_id}`, { lane: "caller", label: "", seq: fact.seq, from });
+  }],
   [/speech_stopped$/, (fold, data) => {
-    const span = fold.open.get(`turn:${data.item_id ?? "open"}`);
-    if (span) span.speechTo = fold.at;
+    const span = fold.open.get(`turn:${data.item_id}`);
+    if (span) span.speechTo = Number.isFinite(data.end) ? data.end / SAMPLES_PER_MS : fold.at;
   }],
   [/turn\.committed$/, (fold, data, fact) => fold.committed(data, fact)],
-  [/turn\.abandoned$/, (fold, data) => fold.end(`turn:${data.item_id ?? "open"}`, { isCut: true })],
+  [/turn\.abandoned$/, (fold, data) => fold.end(`turn:${data.item_id}`, { isCut: true })],
   [/^response\.created$/, (fold, data, fact) => {
     const id = data.response?.id ?? data.response_id;
     fold.begin(`reply:${id}`, { lane: "agent", label: "", seq: fact.seq });
@@ -218,11 +247,11 @@ const MARKS = [
   [DETACHED, (fold, data, fact) => fold.connection(data, false, fact)],
   [LINK_UP, (fold, data, fact) => {
     fold.state.link = "open";
-    fold.state.model = data.model ?? data.provider ?? fold.state.model;
+    fold.state.model = data.model ?? fold.state.model;
     fold.mark("link", "model link open", fact);
   }],
   [LINK_DOWN, (fold, data, fact) => {
-    fold.state.link = data.reason ? `down (${data.reason})` : "down";
+    fold.state.link = data.code ? `lost (${data.code})` : "lost";
     fold.mark("link", "model link down", fact);
   }],
   [/session\.(owned|started|created|parked|ended)$/, (fold, data, fact) => {

@@ -6,7 +6,7 @@ import { clock, h, read, replace, setText, setWire, shortcuts, span, write } fro
 import { example, legend } from "./example.js";
 import { Ledger } from "./ledger.js";
 import { newSessionId } from "./protocol.js";
-import { noticeOf } from "./story.js";
+import { Notices } from "./story.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
@@ -25,6 +25,7 @@ class Talk {
     this.sessionId = sessionId ?? "";
     this.call = null;
     this.stops = [];
+    this.notices = new Notices();
     this.startMs = Date.now();
     this.transcript = new Transcript({ startMs: () => this.startMs, oncorrect: (entry) => this.#correct(entry) });
     this.ledger = new Ledger({ startMs: () => this.startMs });
@@ -160,8 +161,8 @@ class Talk {
 
   /** Our own line tells what happens to it; what happens behind it (links, takeovers) only the log knows. */
   #lineFact(fact) {
-    const notice = noticeOf(fact);
-    if (notice && /link|owned|silence|parked/.test(fact.type)) this.call.talk.notice(notice.tone, notice.text, fact.at ?? Date.now(), notice.detail);
+    const notice = this.notices.of(fact);
+    if (notice && /link|owned|silence|parked|dropped/.test(fact.type)) this.call.talk.notice(notice.tone, notice.text, fact.at ?? Date.now(), notice.detail);
   }
 
   #typed(event) {

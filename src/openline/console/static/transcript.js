@@ -156,9 +156,10 @@ function metaOf(entry) {
   } else if (entry.isCut) {
     const source = SOURCES[entry.source] ?? entry.source;
     const end = Number.isFinite(entry.heardMs) ? `heard ${(entry.heardMs / 1000).toFixed(1)} s` : "cut";
-    const whole = entry.audioMs ? ` of ${(entry.audioMs / 1000).toFixed(1)} s` : "";
+    const totalMs = entry.totalMs ?? entry.audioMs;
+    const whole = totalMs ? ` of ${(totalMs / 1000).toFixed(1)} s` : "";
     words.push(`${end}${whole}${source ? `, ${source}` : ""}`);
-    if (!Number.isInteger(entry.textEnd) && heardEnd(entry) !== null) words.push("place in the text estimated");
+    if (entry.isEstimated || (!Number.isInteger(entry.textEnd) && heardEnd(entry) !== null)) words.push("place in the text estimated");
   } else if (entry.isHeardKnown && entry.isSpoken) words.push(`heard in full${SOURCES[entry.source] ? `, ${SOURCES[entry.source]}` : ""}`);
   if (Number.isFinite(entry.firstSoundMs)) words.push(`first sound after ${span(entry.firstSoundMs)}`);
   return words.join(" · ");

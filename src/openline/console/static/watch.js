@@ -5,7 +5,7 @@ import { Conversation } from "./conversation.js";
 import { ago, clock, h, plural, replace, setText, setWire, shortcuts, span } from "./dom.js";
 import { Ledger } from "./ledger.js";
 import { Line } from "./protocol.js";
-import { noticeOf, storyOf } from "./story.js";
+import { Notices, storyOf } from "./story.js";
 import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
@@ -21,6 +21,7 @@ export class Watch {
   constructor(main, sessionId) {
     this.sessionId = sessionId;
     this.facts = [];
+    this.notices = new Notices();
     this.startMs = null;
     this.row = null;
     const startMs = () => this.startMs ?? 0;
@@ -65,18 +66,21 @@ export class Watch {
   }
 
   async begin() {
+    await this.refresh();
+    if (this.stop.signal.aborted) return;
     this.unfollow = followFacts(this.sessionId, {
       onfact: (fact) => this.#fact(fact),
       onstate: (state, error) => this.#feed(state, error),
     });
     this.timer = setInterval(() => this.#tick(), 500);
-    await this.refresh();
     this.attach();
   }
 
   async refresh() {
     try {
       this.row = await getSession(this.sessionId, { signal: this.stop.signal });
+      // Offsets count from the session's creation, as the recording and all audio positions do.
+      if (this.row.created_ms) this.startMs = this.row.created_ms;
       // A session that is over is read from its start; a live one is followed at its end.
       if (this.isLive && !this.transcript.isFollowing) this.#followEnd();
       this.showState();
@@ -114,12 +118,12 @@ export class Watch {
     this.facts.push(fact);
     if (this.facts.length > MOST_FACTS) this.facts.shift();
     this.talk.apply({ ...fact.data, type: fact.type }, fact.at ?? this.startMs ?? 0, fact.seq);
-    const notice = noticeOf(fact);
+    const notice = this.notices.of(fact);
     if (notice) this.talk.notice(notice.tone, notice.text, fact.at ?? 0, notice.detail);
     this.ledger.add(fact);
     this.isDirty = true;
     this.pending ??= requestAnimationFrame(() => this.redraw());
-    if (/session\.|connection\./.test(fact.type)) this.refreshSoon ??= setTimeout(() => this.#refreshed(), 300);
+    if (/session\.|connection\.|link\.|^response\.(created|done)/.test(fact.type)) this.refreshSoon ??= setTimeout(() => this.#refreshed(), 300);
   }
 
   async #refreshed() {
@@ -177,9 +181,9 @@ export class Watch {
     const rows = [
       ["Turns", counts.turns], ["Replies", counts.replies], ["Interruptions", counts.interruptions], ["Tool calls", counts.tools],
       ["Cuts", counts.cuts], ["Facts", row?.last_seq ?? counts.facts], ["Epoch", row?.epoch ?? state.epoch ?? "–"],
-      ["Connections", connections.length ? connections.join(", ") : "none"],
-      ["Link", [state.link, state.model].filter(Boolean).join(", ") || "–"],
-      ["Response", state.activeResponse || "none"],
+      ["Connections", (row?.connections?.map((each) => each.role) ?? connections).join(", ") || "none"],
+      ["Link", [row?.link?.phase ?? state.link, row?.model ?? state.model].filter(Boolean).join(", ") || "–"],
+      ["Response", (row && "active_response" in row ? row.active_response : state.activeResponse) || "none"],
       ["Length", clock(story.endMs, 0)],
     ];
     const text = rows.map(([name, value]) => `${name}=${value}`).join(";");
