@@ -104,10 +104,11 @@ class Session:
         )
 
     def _may_command(self, draft: Draft, conn: ConnectionId, command: str) -> bool:
-        """An ended session takes no commands, and a connection that is gone gives none."""
+        """An ended session takes no commands; an observer gives none, nor does a connection that is gone."""
+        sender = self.state.connections.get(conn)
         if self.state.status == "ended":
             draft.reject(conn, command, "session_ended", "The session has ended; start a new one.")
-        elif conn and conn not in self.state.connections:
+        elif conn and (sender is None or sender.role == "observer"):
             draft.is_rejected = True
         return not draft.is_rejected
 

@@ -38,3 +38,12 @@ def test_a_connection_that_is_gone_gives_no_commands(command: i.Input) -> None:
     call.give(i.Detach(CONN))
     step = call.give(command)
     assert (step.facts, step.is_rejected, effects(step)) == ((), True, [])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+def test_an_observer_gives_no_commands(command: i.Input) -> None:
+    call = live_call()
+    call.give(i.Detach(CONN, 1006))
+    call.give(i.Attach(CONN, "observer"))
+    step = call.give(command)
+    assert (step.facts, step.is_rejected, effects(step)) == ((), True, [])
