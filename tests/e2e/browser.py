@@ -234,7 +234,9 @@ class Page:
         value: object = None
         while time.monotonic() < deadline:
             # A DOM node has no JSON value; that it exists is what was asked.
-            value = self.evaluate(f"(async () => {{ const v = await ({expression}); return v instanceof Node || v; }})()")
+            value = self.evaluate(
+                f"(async () => {{ const v = await ({expression}); return v instanceof Node || v; }})()"
+            )
             if value:
                 return value
             time.sleep(POLL_SECONDS)
@@ -249,7 +251,9 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         """The visible texts of all matches, in document order."""
-        found = self.evaluate(f"[...document.querySelectorAll({json.dumps(selector)})].map((n) => n.innerText)")
+        found = self.evaluate(
+            f"[...document.querySelectorAll({json.dumps(selector)})].map((n) => n.innerText)"
+        )
         return [str(text) for text in found] if isinstance(found, list) else []
 
     def click(self, selector: str, *, seconds: float = 10.0) -> None:
@@ -268,13 +272,23 @@ class Page:
 
     def type(self, selector: str, text: str) -> None:
         """Focus the first match and insert text as a keyboard would."""
-        self.wait_for(f"(() => {{ const n = {_find(selector)}; n?.focus(); return document.activeElement === n; }})()")
+        self.wait_for(
+            f"(() => {{ const n = {_find(selector)}; n?.focus(); return document.activeElement === n; }})()"
+        )
         self.command("Input.insertText", text=text)
 
     def press(self, key: str, *, release: bool = True) -> None:
         """One key by its DOM name: "Enter", " ", "x", "ArrowRight". ``release=False`` leaves it down."""
         text = "\r" if key == "Enter" else key if len(key) == 1 else ""
-        codes = {"Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        codes = {
+            "Enter": 13,
+            "Escape": 27,
+            " ": 32,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+        }
         code = codes.get(key, ord(key.upper()) if len(key) == 1 else 0)
         common: dict[str, object] = {"key": key, "windowsVirtualKeyCode": code}
         if text:

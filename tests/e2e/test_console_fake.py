@@ -16,9 +16,12 @@ pytest.importorskip("starlette", reason="the fake gateway needs starlette (extra
 pytest.importorskip("uvicorn", reason="the fake gateway needs uvicorn (extra: dev)")
 
 from browser import Browser, Page, find_chromium
-from fake_console_server import FakeConsoleServer, FakeSession, caller_wav
+from fake_console_server import FakeConsoleServer, caller_wav
+from fake_console_session import FakeSession
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium on PATH (Debian: apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="no Chromium on PATH (Debian: apt-get install chromium)"
+)
 
 SPOKEN = [(1200, 3100), (7200, 8800)]
 """When the recorded caller speaks (ms); the second time falls into the agent's first answer."""
@@ -54,6 +57,16 @@ def open_console(page: Page, gateway: FakeConsoleServer, route: str = "#/talk") 
     page.wait_for("document.querySelector('main .view')")
 
 
+def committed(item_id: str, text: str) -> dict[str, object]:
+    item = {
+        "id": item_id,
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_audio", "text": text}],
+    }
+    return {"turn_id": "turn_x", "text": text, "confidence": 0.9, "item": item, "text_items": []}
+
+
 def wait_until(is_so: Callable[[], bool], seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
@@ -70,7 +83,9 @@ def test_a_spoken_call_with_an_interruption_and_a_cut(page: Page, gateway: FakeC
     open_console(page, gateway)
     page.click("text=Start talking")
     page.wait_for(f"{ACTIVITY} === 'hearing'", seconds=15)
-    page.wait_for("document.querySelector('.entry.user.is-partial .said')?.textContent.startsWith('how many')")
+    page.wait_for(
+        "document.querySelector('.entry.user.is-partial .said')?.textContent.startsWith('how many')"
+    )
     page.wait_for(f"{ACTIVITY} === 'speaking'", seconds=15)
     assert page.text(".entry.user .said") == "how many brass hinges do we have left"
     assert "93 %" in page.text(".entry.user .meta")
@@ -104,7 +119,9 @@ def test_a_spoken_call_with_an_interruption_and_a_cut(page: Page, gateway: FakeC
     wait_until(lambda: session.status == "ended")
 
 
-def test_typing_needs_no_microphone_and_can_correct_what_was_heard(page: Page, gateway: FakeConsoleServer) -> None:
+def test_typing_needs_no_microphone_and_can_correct_what_was_heard(
+    page: Page, gateway: FakeConsoleServer
+) -> None:
     """By text: the typed words, the answer spoken, Escape interrupts, typing goes on."""
     open_console(page, gateway)
     page.press("t")
@@ -169,8 +186,8 @@ def test_watching_shows_words_state_and_every_fact(page: Page, gateway: FakeCons
         "Turns": "5", "Interruptions": "1", "Tool calls": "2", "Cuts": "1",
     }  # fmt: skip
     page.press("f")
-    page.type(".ledger .filter", "tool order_parts")
-    page.wait_for("document.querySelector('.count').textContent === '3 of " + str(facts) + "'")
+    page.type(".ledger .filter", "tool.requested order_parts")
+    page.wait_for("document.querySelector('.count').textContent === '1 of " + str(facts) + "'")
     page.press("Escape")
     page.press("j")
     page.press("Enter")
@@ -181,15 +198,17 @@ def test_watching_shows_words_state_and_every_fact(page: Page, gateway: FakeCons
 
 def test_a_live_session_is_watched_with_its_partial_words(page: Page, gateway: FakeConsoleServer) -> None:
     """An observer sees partials, which are no facts, while someone else speaks."""
-    session = FakeSession("call_watched1", gateway)
-    gateway.sessions[session.id] = session
+    session = gateway.new_session("call_watched1")
     open_console(page, gateway, f"#/sessions/{session.id}")
     page.wait_for("document.querySelector('.page-head .status').textContent.includes('partial words')")
-    gateway.run(session.partial({"type": "openline.turn.partial", "item_id": "item_x", "text": "how many brass"}))
+    gateway.run(
+        session.partial({"type": "openline.turn.partial", "item_id": "item_x", "text": "how many brass"})
+    )
     page.wait_for("document.querySelector('.entry.user.is-partial .said')?.textContent === 'how many brass'")
-    words = {"turn_id": "turn_x", "item_id": "item_x", "text": "how many brass hinges", "confidence": 0.9}
-    gateway.run(session.fact("openline.turn.committed", **words))
-    page.wait_for("document.querySelector('.entry.user:not(.is-partial) .said')?.textContent.endsWith('hinges')")
+    gateway.run(session.fact("openline.turn.committed", **committed("item_x", "how many brass hinges")))
+    page.wait_for(
+        "document.querySelector('.entry.user:not(.is-partial) .said')?.textContent.endsWith('hinges')"
+    )
     assert len(page.texts(".entry.user")) == 1
 
 
@@ -220,15 +239,15 @@ def test_what_is_missing_is_said(page: Page, gateway: FakeConsoleServer) -> None
     page.wait_for("document.querySelectorAll('.fact').length === 5")
     assert "example.unheard_of" in page.texts(".fact .type")
     open_console(page, gateway, "#/sessions/call_nowhere1")
-    page.wait_for("document.querySelector('.page-head .status').textContent === 'There is no session of this name.'")
+    page.wait_for(
+        "document.querySelector('.page-head .status').textContent === 'There is no session of this name.'"
+    )
     page.problems[:] = [problem for problem in page.problems if "404" not in problem]
 
 
 def test_words_from_outside_never_become_markup(page: Page, gateway: FakeConsoleServer) -> None:
-    session = FakeSession("call_markup01", gateway, status="ended")
-    gateway.sessions[session.id] = session
-    words = {"turn_id": "t", "item_id": "i", "text": "<img src=x onerror=window.bad=1>", "confidence": 0.9}
-    gateway.run(session.fact("openline.turn.committed", **words))
+    session = gateway.new_session("call_markup01", status="ended")
+    gateway.run(session.fact("openline.turn.committed", **committed("i", "<img src=x onerror=window.bad=1>")))
     open_console(page, gateway, f"#/sessions/{session.id}")
     page.wait_for("document.querySelector('.entry.user .said')?.textContent.startsWith('<img')")
     assert page.evaluate("document.querySelectorAll('main img').length + (window.bad ?? 0)") == 0
@@ -263,7 +282,9 @@ def test_keyboard_help_and_colours(page: Page, gateway: FakeConsoleServer) -> No
     page.press("d")
     assert page.evaluate("document.documentElement.dataset.theme ?? 'auto'") == "auto"
     page.resize(390, 844, touch=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone never scrolls sideways"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "a phone never scrolls sideways"
+    )
     page.resize(1360, 860)
 
 
@@ -296,14 +317,16 @@ FAKE_SOCKET = """
 """
 
 
-def test_the_line_resumes_where_it_was_and_stops_where_it_must(page: Page, gateway: FakeConsoleServer) -> None:
+def test_the_line_resumes_where_it_was_and_stops_where_it_must(
+    page: Page, gateway: FakeConsoleServer
+) -> None:
     """The protocol module alone: token and position on each attempt, growing waits, stale sockets unheard."""
     open_console(page, gateway)
     told = page.evaluate(FAKE_SOCKET)
     assert isinstance(told, dict)
     assert "token" not in told["urls"][0]
     assert "after" not in told["urls"][0]
-    assert all("token=a&after=1_7_0" in url for url in told["urls"][1:])
+    assert all("token=a&after=evt_1_7_0" in url for url in told["urls"][1:])
     assert told["waits"] == [200, 360, 648]
     assert told["states"][-1] == "closed"
     assert len(told["urls"]) == 4, "taken over by a newer speaker: it does not fight for the line"
