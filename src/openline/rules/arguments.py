@@ -162,7 +162,7 @@ class Filler:
         return _Found(self.clause.raw(start, end), frozenset(range(at, end)))
 
     def quoted(self, leaf: Leaf, choice: Schema) -> _Found | None:
-        if "string" not in types_of(choice) or "enum" in choice:
+        if "string" not in types_of(choice) or "enum" in choice or choice.get("format") in _FORMATS:
             return None
         for match in _QUOTED.finditer(self.clause.text):
             inside = self._inside(match.start(), match.end())
@@ -232,13 +232,17 @@ class Filler:
             free = [n for n in find_numbers(self.clause.lows) if self.clause.is_free(n.start, n.end)]
             hits = [_Found(_as_type(n.value, item), frozenset(range(n.start, n.end))) for n in free]
         elif "string" in names:
-            span = self.behind(leaf, item) or self.left_over(leaf, item)
+            span = self.left_over(leaf, item) or self.behind(leaf, item)
             if span is not None:
                 hits = [_Found(part, span.used) for part in split_list(str(span.value))]
         most = choice.get("maxItems")
         hits = hits[:most] if isinstance(most, int) else hits
         used = frozenset(index for hit in hits for index in hit.used)
         return _Found([hit.value for hit in hits], used) if hits else None
+
+    def behind_its_own(self, leaf: Leaf, choice: Schema) -> _Found | None:
+        """``behind`` for places of a known kind, which go first: "in berlin" is for the city."""
+        return None if leaf.kind is self.book.data.default_kind else self.behind(leaf, choice)
 
     def behind(self, leaf: Leaf, choice: Schema) -> _Found | None:
         """Words behind a preposition that suits the place."""
@@ -320,6 +324,7 @@ class Filler:
         while start < len(lows) and (self._is_own(start, own) or start in self.clause.used):
             start += 1
         last_own = max((i for i in range(start) if self.book.meaning(lows[i]) in own), default=-1)
+        last_own = max([last_own, *(i for i in self.clause.used if i < start)])
         leads = [i for i in range(last_own + 1, min(start + 1, len(lows))) if lows[i] in leaf.kind.after]
         if leads:
             start = leads[0] + 1
@@ -384,7 +389,7 @@ _SURE: tuple[_Pass, ...] = (
     Filler.number,
     Filler.yes_no,
 )
-_ALL: tuple[_Pass, ...] = (*_SURE, Filler.listed, Filler.behind, Filler.left_over)
+_ALL: tuple[_Pass, ...] = (*_SURE, Filler.behind_its_own, Filler.listed, Filler.behind, Filler.left_over)
 
 
 def draft_call(book: RuleBook, tool: ToolSpec, text: str) -> Draft:

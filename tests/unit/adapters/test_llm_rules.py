@@ -92,4 +92,4 @@ def test_a_long_call_with_many_tools_is_decided_quickly() -> None:
     asyncio.run(collect(model, request))
     begun = time.process_time()
     asyncio.run(collect(model, request))
-    assert time.process_time() - begun < 0.25, "five times what it takes on a slow machine"
+    assert time.process_time() - begun < 0.1, "some times what it takes on a slow machine"
