@@ -374,7 +374,8 @@ class LinkSink(Protocol):
     implicitly: the runtime gives every link a sink of its own and stops listening when the link is replaced.
     """
 
-    def opened(self) -> None: ...
+    def opened(self) -> None:
+        """The link is ready. The link's ``hears`` says whether a reply must wait for the turn's text."""
 
     def lost(self, error: Exception) -> None:
         """The link is gone. LinkRejected: do not reopen. Anything else: reopen with backoff."""
@@ -395,6 +396,10 @@ class LinkSink(Protocol):
         self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int
     ) -> None:
         """The turn is final. ``item_id`` names a manually committed item; None means the open VAD turn."""
+
+    def turn_committed(self, start: int, end: int) -> None:
+        """The open turn is over and its text will follow by ``turn_final`` (links that hear). The item it
+        became is given back by ``add_item``."""
 
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None: ...
 
@@ -432,7 +437,12 @@ class ResponseStart:
 
 
 class ModelLink(Protocol):
-    """One live connection to a model, at the level of Realtime semantics. One per session and link epoch."""
+    """One live connection to a model, at the level of Realtime semantics. One per session and link epoch.
+
+    ``hears``: it takes audio itself (speech to speech); its replies do not wait for transcripts.
+    """
+
+    hears: bool = False
 
     async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
         """Connect and rehydrate with ``items``. Ends with ``sink.opened`` or raises LinkError."""
@@ -467,6 +477,10 @@ class ModelLink(Protocol):
 
     def cancel_response(self, response: ResponseId) -> None:
         """Stop at once. Whatever still comes for it is ignored by the sink. No ``response_finished`` is needed."""
+
+    def named(self, response: ResponseId, output_index: int, item_id: ItemId) -> None:
+        """The session's id for an output item of this link, told right after it was started."""
+        return
 
     def playing(self, is_playing: bool) -> None:
         """Tells a link with its own turn detection whether the agent is audible now (for barge-in rules)."""

@@ -37,8 +37,11 @@ class Draft:
         The tail of the session id keeps ids of different sessions apart for people and for logs.
         """
         tail = "".join(c for c in self.state.session[-8:] if c.isalnum())
-        self._ids += 1
-        return f"{prefix}_{tail}{self.state.seq + 1:06d}{self._ids:02d}"
+        while True:
+            self._ids += 1
+            minted = f"{prefix}_{tail}{self.state.seq + 1:06d}{self._ids:02d}"
+            if minted not in self.state.entries:  # A client may choose item ids, and guess ours.
+                return minted
 
     def reject(
         self, conn: ConnectionId, command: str, code: str, message: str, param: str | None = None

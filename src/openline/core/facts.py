@@ -109,6 +109,7 @@ class LinkOpened(Fact):
     CLASS: ClassVar[FactClass] = "note"
     link_epoch: int
     model: str
+    hears: bool = False
 
 
 @dataclass(frozen=True, slots=True)

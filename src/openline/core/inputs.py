@@ -168,8 +168,11 @@ class CancelResponse:
 
 @dataclass(frozen=True, slots=True)
 class LinkOpened:
+    """``hears``: the model takes audio itself, so a reply need not wait for the turn's text."""
+
     link_epoch: int
     model: str = ""
+    hears: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +202,13 @@ class SpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class TurnFinal:
-    """A turn's text. ``item_id`` None: the open turn of the turn detector; else a manually committed item."""
+    """A turn's text. ``item_id`` None: the open turn of the turn detector; else a manually committed item.
+
+    ``text`` None: the turn is over and its text will follow for the item it became (links that hear).
+    """
 
     link_epoch: int
-    text: str
+    text: str | None
     confidence: float | None
     audio: AudioRange
     item_id: ItemId | None = None

@@ -16,7 +16,7 @@ from openline.types import CallId, ItemId
 
 def create_item(draft: Draft, input_: i.CreateItem) -> None:
     state, item = draft.state, input_.item
-    if item.id and item.id in state.entries:
+    if item.id and state.is_taken(item.id):
         _create_again(draft, input_)
         return
     previous = state.last_item_id()
@@ -39,8 +39,9 @@ def create_item(draft: Draft, input_: i.CreateItem) -> None:
 
 def _create_again(draft: Draft, input_: i.CreateItem) -> None:
     """Stock clients create their history again when they reconnect: the same item is shown, not made."""
-    known = draft.state.entries[input_.item.id]
-    if (known.item.type, known.item.role) == (input_.item.type, input_.item.role) and input_.conn:
+    known = draft.state.entries.get(input_.item.id)
+    kind = (input_.item.type, input_.item.role)
+    if known is not None and (known.item.type, known.item.role) == kind and input_.conn:
         previous = draft.state.previous_of(known.item.id)
         draft.effect(e.ResendItem(input_.conn, known.as_heard(), previous))
         return

@@ -164,7 +164,7 @@ def link_opened(draft: Draft, input_: i.LinkOpened) -> None:
     if input_.link_epoch != state.link.epoch or state.link.phase != "opening":
         return
     waited = waiting(draft)
-    draft.fact(f.LinkOpened(input_.link_epoch, input_.model))
+    draft.fact(f.LinkOpened(input_.link_epoch, input_.model, input_.hears))
     transcribe_pending(draft)
     start_waiting(draft, waited)
 

@@ -149,6 +149,7 @@ class Link:
     phase: str = "closed"
     attempt: int = 0
     is_refused: bool = False
+    hears: bool = False
 
 
 @dataclass(slots=True)
@@ -210,6 +211,11 @@ class State:
 
     def last_item_id(self) -> ItemId | None:
         return self.order[-1] if self.order else None
+
+    def is_taken(self, item_id: ItemId) -> bool:
+        """The id names an item, or was told to clients as that of one to come."""
+        coming = self.turn is not None and self.turn.item_id == item_id
+        return coming or item_id in self.entries or item_id in self.untranscribed
 
     def previous_of(self, item_id: ItemId) -> ItemId | None:
         position = self.order.index(item_id)
@@ -331,8 +337,9 @@ def _link_requested(state: State, fact: f.LinkRequested, now: Now) -> None:
 
 def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "opened")
+    state.link.hears = fact.hears
     for response in state.responses.values():
-        response.waits = bool(state.untranscribed)
+        response.waits = _must_wait(state)
         response.active_ns = now.mono_ns
 
 
@@ -445,6 +452,11 @@ def outranks(entry: Entry, source: str) -> bool:
 # ----------------------------------------------------------------------------------------------- responses
 
 
+def _must_wait(state: State) -> bool:
+    """A reply can be asked for when a link is there and knows what was said."""
+    return state.link.phase != "open" or (bool(state.untranscribed) and not state.link.hears)
+
+
 def _response_held(state: State, fact: f.ResponseHeld, now: Now) -> None:
     state.held.append(fact.request)
     state.preparing = None
@@ -461,7 +473,7 @@ def _response_created(state: State, fact: f.ResponseCreated, now: Now) -> None:
         state.preparing = None
     if fact.request in state.held:
         state.held.remove(fact.request)
-    waits = state.link.phase != "open" or bool(state.untranscribed)
+    waits = _must_wait(state)
     state.responses[fact.response_id] = Response(
         fact.response_id,
         fact.request,

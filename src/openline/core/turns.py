@@ -51,7 +51,7 @@ def turn_final(draft: Draft, input_: i.TurnFinal) -> None:
         return
     turn = draft.state.turn
     if input_.item_id in draft.state.untranscribed and input_.item_id is not None:
-        _transcribed(draft, input_.item_id, input_.text, input_.confidence, "")
+        _transcribed(draft, input_.item_id, input_.text or "", input_.confidence, "")
     elif turn is not None and input_.item_id in (None, turn.item_id):
         _commit_speech(draft, input_)
 
@@ -61,7 +61,7 @@ def _commit_speech(draft: Draft, input_: i.TurnFinal) -> None:
     turn, detection = state.turn, state.config.turn_detection
     assert turn is not None
     _stop_speech(draft, input_.audio.end)
-    if not input_.text.strip():
+    if input_.text is not None and not input_.text.strip():
         abandon_turn(draft, "no_speech")
         return
     replies = detection is not None and detection.create_response

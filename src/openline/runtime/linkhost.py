@@ -128,7 +128,9 @@ class LinkHost:
 
     def opened(self) -> None:
         if not self._is_closed:
-            self._driver.offer(i.LinkOpened(self.epoch, self._driver.session.state.config.model))
+            hears = self.link is not None and self.link.hears
+            model = self._driver.session.state.config.model
+            self._driver.offer(i.LinkOpened(self.epoch, model, hears))
 
     def lost(self, error: Exception) -> None:
         if self._is_closed:
@@ -167,6 +169,10 @@ class LinkHost:
             audio = pending[1]
         self._offer(i.TurnFinal(self.epoch, text, confidence, audio, item_id))
 
+    def turn_committed(self, start: int, end: int) -> None:
+        audio = AudioRange(self.map.to_track(start), self.map.to_track(end))
+        self._offer(i.TurnFinal(self.epoch, None, None, audio))
+
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None:
         self._offer(i.TurnFailed(self.epoch, reason, item_id))
 
@@ -174,6 +180,7 @@ class LinkHost:
 
     def message_started(self, response: ResponseId, output_index: int) -> None:
         self._offer(i.MessageStarted(self.epoch, response, output_index))
+        self._name(response, output_index)
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
         item = self._item(response, output_index)
@@ -192,6 +199,13 @@ class LinkHost:
 
     def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
         self._offer(i.CallStarted(self.epoch, response, output_index, call_id, name))
+        self._name(response, output_index)
+
+    def _name(self, response: ResponseId, output_index: int) -> None:
+        known = self._driver.session.state.responses.get(response)
+        output = known.outputs.get(output_index) if known is not None else None
+        if output is not None and self.link is not None and not self._is_closed:
+            self.link.named(response, output_index, output.item_id)
 
     def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:
         if self._item(response, output_index) is not None:
