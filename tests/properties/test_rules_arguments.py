@@ -134,7 +134,7 @@ def assert_valid(schema: dict[str, Any], reply: Reply) -> None:
         assert not errors, f"{call.arguments}: {errors}"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(tools, sentences, st.sampled_from(['"required"', '{"type": "function", "name": "run_probe"}']))
 @example({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 2}},
           "required": ["a"]}, "", '"required"')  # fmt: skip
@@ -154,14 +154,14 @@ def test_forced_calls_are_always_valid(schema: dict[str, Any], text: str, choice
     assert_valid(schema, reply)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(tools, sentences)
 def test_what_is_taken_from_speech_is_valid(schema: dict[str, Any], text: str) -> None:
     assume(text)
     assert_valid(schema, reply_to(schema, text, '"auto"'))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     tools,
     st.recursive(
