@@ -110,6 +110,7 @@ def test_a_spoken_call_with_an_interruption_and_a_cut(page: Page, gateway: FakeC
     page.wait_for("document.querySelector('.entry[data-tone=resumed]')", seconds=10)
     page.wait_for("document.querySelectorAll('.entry.agent:not(.is-partial)').length >= 2", seconds=10)
     answers = page.texts(".entry.agent .said")
+    page.wait_for("!document.querySelectorAll('.entry.agent')[1].querySelector('.coming')")
     assert answers[1] == "I am not sure I heard that well. Did you say eighty?", "whole, once, in order"
     assert "nothing lost" in page.text(".entry[data-tone=resumed] .meta")
     page.wait_for("document.querySelectorAll('.entry.agent .meta')[1].textContent.includes('heard in full')")

@@ -61,7 +61,6 @@ export function followFacts(id, { after = 0, onfact, onstate = () => {} }) {
       if (fact.seq !== null && fact.seq <= last) return;
       if (fact.seq !== null) last = fact.seq;
       onfact(fact);
-      return fact.type === "openline.session.ended" ? DONE : undefined;
     },
     onstate,
   );
@@ -102,8 +101,6 @@ export function normalise(event) {
   };
 }
 
-/** Returned by a follower that has seen the last fact there can be. */
-const DONE = Symbol("done");
 const RETRY_MS = [300, 1000, 2000, 5000];
 
 function follow(path, onevent, onstate) {
@@ -115,7 +112,7 @@ function follow(path, onevent, onstate) {
         onstate("open");
         await readEvents(response.body, (text, id) => {
           failures = 0;
-          if (onevent(JSON.parse(text), id) === DONE) stop.abort();
+          onevent(JSON.parse(text), id);
         });
       } catch (error) {
         if (stop.signal.aborted) return;

@@ -87,6 +87,7 @@ export class Call {
   }
 
   interrupt() {
+    if (this.isSpeaking) this.mark("interruption", "you interrupted the reply");
     if (this.isResponding) this.#send({ type: "response.cancel" });
     this.#stopPlaying();
   }

@@ -95,7 +95,9 @@ export class Transcript {
     const played = this.playing.get(entry.id);
     const end = heardEnd(entry) ?? (played !== undefined && !entry.isCut ? wordStart(entry.text, played) : null);
     if (end === null || end >= entry.text.length) {
-      setText(text, entry.text);
+      // Words that were grey or struck have the same text: then the parts must go too.
+      if (text.childElementCount) replace(text, entry.text);
+      else setText(text, entry.text);
       return;
     }
     const rest = entry.isCut ? h("s", { class: "unheard", title: "Not heard: the reply was cut here" }) : h("span", { class: "coming" });
