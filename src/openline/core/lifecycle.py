@@ -195,6 +195,8 @@ def link_lost(draft: Draft, input_: i.LinkLost) -> None:
             problem if permanent else None,
             input_.cuts,
         )
+        if response.is_default and not permanent:
+            reply_to_tools(draft, response.response_id)
     if permanent:
         for connection in state.connections.values():
             draft.effect(e.SendError(connection.conn, "", problem))
@@ -216,8 +218,7 @@ def take_ownership(draft: Draft, input_: i.TakeOwnership) -> None:
         draft.fact(f.ConnectionDetached(connection.conn, "crash", 1006))
     recover_turn(draft, input_.recorded_until)
     for response in list(state.responses.values()):
-        if response.phase == "active":
-            owe_again(draft, response)
+        owe_again(draft, response)
         end(draft, response, "incomplete", "")
         if response.is_default:
             reply_to_tools(draft, response.response_id)
@@ -259,15 +260,15 @@ def wake_at(draft: Draft) -> int | None:
         return draft.now.mono_ns + max(0, state.parked_until_ms - draft.now.wall_ms) * 1_000_000
     deadlines = []
     if state.has_talker:
+        waits = [since_ns for _, _, since_ns in state.untranscribed.values()]
+        if state.turn is not None and state.turn.phase == "deciding":
+            waits.append(state.turn.since_ns)
+        deadlines += [since_ns + limits.transcription_ms * 1_000_000 for since_ns in waits]
         deadlines += [r.active_ns + limits.silence_budget_ms * 1_000_000 for r in state.responses.values()]
-    if state.turn is not None and state.turn.phase == "deciding":
-        deadlines.append(state.turn.since_ns + limits.transcription_ms * 1_000_000)
-    for _, _, since_ns in state.untranscribed.values():
-        deadlines.append(since_ns + limits.transcription_ms * 1_000_000)
+    else:
+        deadlines.append(state.quiet_since_ns + limits.resume_window_ms * 1_000_000)
     if state.preparing is not None:
         deadlines.append(state.preparing[1] + limits.prepare_reply_ms * 1_000_000)
-    if not state.has_talker:
-        deadlines.append(state.quiet_since_ns + limits.resume_window_ms * 1_000_000)
     return min(deadlines) if deadlines else None
 
 

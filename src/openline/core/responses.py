@@ -77,14 +77,17 @@ def take_typed_turn(draft: Draft, conn: ConnectionId) -> TurnId | None:
 def reply(draft: Draft, request: ResponseRequest, turn_id: TurnId | None = None) -> None:
     """A response on our own initiative: now, or after the active one."""
     state = draft.state
-    if state.active is None and state.has_talker:
+    waits_for_turn = request.origin == "tool" and state.turn is not None
+    if state.active is None and state.has_talker and not waits_for_turn:
         begin(draft, request, turn_id=turn_id)
     elif any(held.origin == request.origin == "tool" for held in state.held):
         return  # One reply will see all results in its context: two would say them twice.
     elif len(state.held) < HELD_MAX:
         draft.fact(f.ResponseHeld(request))
+    elif turn_id is not None:
+        draft.fact(f.ReplyDropped(turn_id, "held_full"))
     else:
-        draft.is_rejected = True
+        draft.is_rejected = not draft.facts
 
 
 def begin(
@@ -142,7 +145,8 @@ def _open_response(draft: Draft, response_id: ResponseId, link_epoch: int | None
     if link_epoch is not None and link_epoch != draft.state.link.epoch:
         return None
     response = draft.state.responses.get(response_id)
-    return response if response is not None and response.phase == "active" else None
+    is_open = response is not None and response.phase == "active" and not response.waits
+    return response if is_open else None
 
 
 def message_started(draft: Draft, input_: i.MessageStarted) -> None:
@@ -373,7 +377,7 @@ def call_started(draft: Draft, input_: i.CallStarted) -> None:
     if response is None or input_.output_index in response.outputs:
         return
     call_id = input_.call_id
-    if call_id in draft.state.tools:
+    if draft.state.is_call(call_id):
         call_id = CallId(draft.new_id("call"))
     spec = draft.state.tool_spec(input_.name, response.request)
     is_ours = spec is not None and spec.runner == "gateway"
@@ -459,16 +463,23 @@ def settle_tool(draft: Draft, call_id: CallId, outcome: str, output: str) -> Non
 
 
 def reply_to_tools(draft: Draft, response_id: ResponseId) -> None:
-    """All gateway calls of a finished response have settled: speak to their results, unless the user speaks.
+    """All gateway calls of a finished response have settled: speak to their results.
 
-    A user who is speaking gets the results in the reply to that turn: they are in its context.
+    While the user speaks that waits: the reply to a turn has the results in its context and takes its place,
+    noise does not. Calls out of band concern the conversation not at all.
     """
     state = draft.state
-    ours = [c for c in state.tools.values() if c.response_id == response_id and c.runner == "gateway"]
+    ours = [
+        c
+        for c in state.tools.values()
+        if c.response_id == response_id and c.runner == "gateway" and c.is_in_conversation
+    ]
     if not ours or any(c.phase != "settled" for c in ours) or response_id in state.responses:
         return
-    if state.turn is None and state.tool_replies < TOOL_REPLIES_MAX and state.status != "ended":
-        reply(draft, ResponseRequest(origin="tool"))
+    if state.tool_replies < TOOL_REPLIES_MAX and state.status != "ended":
+        # A forced choice would call again, for ever: the reply to results may choose freely.
+        forced = state.config.tool_choice not in ('"auto"', '"none"')
+        reply(draft, ResponseRequest(origin="tool", tool_choice='"auto"' if forced else None))
 
 
 # --------------------------------------------------------------------------------------------- silence

@@ -141,6 +141,7 @@ class ToolCall:
     phase: str = "requested"
     attempt: int = 0
     since_ns: int = 0
+    is_in_conversation: bool = True
 
 
 @dataclass(slots=True)
@@ -217,6 +218,13 @@ class State:
         coming = self.turn is not None and self.turn.item_id == item_id
         return coming or item_id in self.entries or item_id in self.untranscribed
 
+    def is_call(self, call_id: CallId) -> bool:
+        """A call of this id is known, or is being made."""
+        made = (
+            output.call_id for response in self.responses.values() for output in response.outputs.values()
+        )
+        return call_id in self.tools or call_id in made
+
     def previous_of(self, item_id: ItemId) -> ItemId | None:
         position = self.order.index(item_id)
         return self.order[position - 1] if position else None
@@ -267,14 +275,9 @@ def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
     state.epoch, state.node = fact.epoch, fact.node
     # The old owner's monotonic clock means nothing here: every running duration starts again.
     state.quiet_since_ns = now.mono_ns
-    if state.turn is not None:
-        state.turn.since_ns = now.mono_ns
+    _restart_waits(state, now)
     if state.preparing is not None:
         state.preparing = (state.preparing[0], now.mono_ns)
-    for response in state.responses.values():
-        response.active_ns = now.mono_ns
-    for item_id, (turn_id, audio, _) in state.untranscribed.items():
-        state.untranscribed[item_id] = (turn_id, audio, now.mono_ns)
     for call in state.tools.values():
         call.since_ns = now.mono_ns
     for entry in state.entries.values():
@@ -317,9 +320,18 @@ def _connection_attached(state: State, fact: f.ConnectionAttached, now: Now) -> 
     if fact.role != "observer":
         state.status = advance("session", state.status, "attached")
         state.parked_until_ms = 0
-        for response in state.responses.values():
-            response.active_ns = now.mono_ns
+        _restart_waits(state, now)
         state.link.is_refused = False
+
+
+def _restart_waits(state: State, now: Now) -> None:
+    """What waits for the model or the recognizer has its full time from here."""
+    for response in state.responses.values():
+        response.active_ns = now.mono_ns
+    for item_id, (turn_id, audio, _) in state.untranscribed.items():
+        state.untranscribed[item_id] = (turn_id, audio, now.mono_ns)
+    if state.turn is not None:
+        state.turn.since_ns = now.mono_ns
 
 
 def _connection_detached(state: State, fact: f.ConnectionDetached, now: Now) -> None:
@@ -338,9 +350,9 @@ def _link_requested(state: State, fact: f.LinkRequested, now: Now) -> None:
 def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "opened")
     state.link.hears = fact.hears
+    _restart_waits(state, now)
     for response in state.responses.values():
         response.waits = _must_wait(state)
-        response.active_ns = now.mono_ns
 
 
 def _link_lost(state: State, fact: f.LinkLost, now: Now) -> None:
@@ -357,10 +369,13 @@ def _turn_phase(state: State) -> str:
 
 def _speech_started(state: State, fact: f.SpeechStarted, now: Now) -> None:
     phase = advance("turn", _turn_phase(state), "speech_started")
-    active = state.active
-    unheard = active.request if active is not None and not active.was_heard else None
-    if state.preparing is not None:
-        unheard, state.preparing = ResponseRequest(origin="turn"), None
+    active, detection = state.active, state.config.turn_detection
+    unheard = None
+    if detection is not None and detection.interrupt_response:
+        if active is not None and not active.was_heard:
+            unheard = active.request
+        if state.preparing is not None:
+            unheard, state.preparing = ResponseRequest(origin="turn"), None
     state.turn = OpenTurn(fact.turn_id, fact.item_id, fact.start, now.mono_ns, phase, unheard=unheard)
 
 
@@ -459,7 +474,8 @@ def _must_wait(state: State) -> bool:
 
 def _response_held(state: State, fact: f.ResponseHeld, now: Now) -> None:
     state.held.append(fact.request)
-    state.preparing = None
+    if fact.request.origin != "agent":
+        state.preparing = None
 
 
 def _reply_dropped(state: State, fact: f.ReplyDropped, now: Now) -> None:
@@ -470,7 +486,9 @@ def _response_created(state: State, fact: f.ResponseCreated, now: Now) -> None:
     phase = advance("response", "none", "created")
     if fact.request.conversation == "auto":
         assert state.active is None, "one response writes to the default conversation"
-        state.preparing = None
+        # What agent code says meanwhile is no answer to the turn.
+        if fact.request.origin != "agent":
+            state.preparing = None
     if fact.request in state.held:
         state.held.remove(fact.request)
     waits = _must_wait(state)
@@ -554,6 +572,7 @@ def _response_done(state: State, fact: f.ResponseDone, now: Now) -> None:
 
 
 def _tool_requested(state: State, fact: f.ToolRequested, now: Now) -> None:
+    assert fact.call_id not in state.tools, "a call id names one call"
     phase = advance("tool", "none", "requested")
     response = next(
         r for r in state.responses.values() if any(o.item_id == fact.item_id for o in r.outputs.values())
@@ -572,6 +591,7 @@ def _tool_requested(state: State, fact: f.ToolRequested, now: Now) -> None:
         spec.timeout_ms if spec else 30_000,
         phase,
         since_ns=now.mono_ns,
+        is_in_conversation=response.is_default,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
@@ -53,7 +55,9 @@ def turn_final(draft: Draft, input_: i.TurnFinal) -> None:
     if input_.item_id in draft.state.untranscribed and input_.item_id is not None:
         _transcribed(draft, input_.item_id, input_.text or "", input_.confidence, "")
     elif turn is not None and input_.item_id in (None, turn.item_id):
-        _commit_speech(draft, input_)
+        # Without an id the audio says which turn is meant: the text of an earlier one may come this late.
+        if input_.item_id is not None or input_.audio.end > turn.start:
+            _commit_speech(draft, input_)
 
 
 def _commit_speech(draft: Draft, input_: i.TurnFinal) -> None:
@@ -170,18 +174,23 @@ def reply_prepared(draft: Draft, input_: i.ReplyPrepared) -> None:
         return
     if input_.drop:
         draft.fact(f.ReplyDropped(input_.turn_id, "agent"))
+        next_held(draft)
     else:
-        _reply_to_prepared(draft, input_.turn_id, input_.request)
-
-
-def _reply_to_prepared(draft: Draft, turn_id: TurnId, request: ResponseRequest) -> None:
-    reply(draft, request, turn_id)
-    if draft.state.preparing is not None:
-        draft.fact(f.ReplyDropped(turn_id, "held_full"))
+        reply(draft, replace(input_.request, origin="turn"), input_.turn_id)
 
 
 def check_turns(draft: Draft) -> None:
     """Deadlines of turns: a transcript or a preparation that does not come has a named way out."""
+    state = draft.state
+    if state.has_talker:
+        _check_transcripts(draft)
+    preparing = state.preparing
+    if preparing is not None and draft.elapsed_ms(preparing[1]) >= state.limits.prepare_reply_ms:
+        reply(draft, ResponseRequest(origin="turn"), preparing[0])
+
+
+def _check_transcripts(draft: Draft) -> None:
+    """With nobody there no link is asked either, and the resume window bounds the wait."""
     state = draft.state
     limit = state.limits.transcription_ms
     turn = state.turn
@@ -190,9 +199,6 @@ def check_turns(draft: Draft) -> None:
     for item_id, (_, _, since_ns) in list(state.untranscribed.items()):
         if draft.elapsed_ms(since_ns) >= limit:
             _transcribed(draft, item_id, "", None, "timeout")
-    preparing = state.preparing
-    if preparing is not None and draft.elapsed_ms(preparing[1]) >= state.limits.prepare_reply_ms:
-        _reply_to_prepared(draft, preparing[0], ResponseRequest(origin="turn"))
 
 
 def recover_turn(draft: Draft, recorded_until: int) -> None:

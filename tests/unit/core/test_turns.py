@@ -1,0 +1,54 @@
+"""Turns: the deterministic point at which what the user said is final, and every way out of a wait for it."""
+
+from __future__ import annotations
+
+from core_call import CONN, live_call, names
+from openline.core import effects as e
+from openline.core import facts as f
+from openline.core import inputs as i
+from openline.core.model import AudioRange, SessionConfig
+from openline.types import ConnectionId
+
+# ---------------------------------------------------------------------------------------- late, and recovered
+
+
+def test_a_late_text_of_an_earlier_turn_does_not_end_the_one_that_is_open() -> None:
+    call = live_call()
+    call.give(i.SpeechStarted(1, 24_000))
+    call.give(i.SpeechStopped(1, 48_000))
+    call.advance(10_000)
+    call.give(i.SpeechStarted(1, 300_000))
+    late = call.give(i.TurnFinal(1, "what time is it", 0.9, AudioRange(24_000, 48_000)))
+    assert late.facts == ()
+    step = call.give(i.TurnFinal(1, "hello", 0.9, AudioRange(300_000, 324_000)))
+    assert "turn.committed" in names(step)
+
+
+def test_speech_from_before_a_crash_waits_for_its_caller_to_come_back() -> None:
+    """The recognizer cannot be asked before there is a link; the resume window bounds the wait for one."""
+    call = live_call()
+    call.give(i.SpeechStarted(1, 24_000))
+    call.give(i.SpeechStopped(1, 72_000))
+    call.crash(recorded_until=72_000)
+    call.advance(20_000)
+    call.give(i.Attach(ConnectionId("again"), "speaker"))
+    call.advance(4_000)
+    step = call.give(i.LinkOpened(call.session.state.link.epoch))
+    assert step.effects == (e.TranscribeAudio(call.session.state.turn.item_id, AudioRange(24_000, 72_000)),)  # type: ignore[union-attr]  # a turn is open
+    call.advance(9_000)
+    assert "turn.committed" in names(
+        call.give(i.TurnFinal(call.session.state.link.epoch, "two bolts", 0.9, AudioRange(24_000, 72_000)))
+    )
+
+
+def test_audio_that_was_committed_before_a_crash_waits_too_and_not_for_ever() -> None:
+    call = live_call(SessionConfig(turn_detection=None))
+    call.give(i.CommitAudio(AudioRange(0, 24_000), CONN))
+    call.crash(recorded_until=24_000)
+    call.advance(20_000)
+    call.give(i.Attach(ConnectionId("again"), "speaker"))
+    call.give(i.LinkOpened(call.session.state.link.epoch))
+    assert call.advance(9_000) == []
+    (step,) = call.advance(1_000)
+    (fact,) = step.facts
+    assert isinstance(fact, f.TurnTranscribed) and fact.failed == "timeout"
