@@ -59,7 +59,7 @@ def _table(who: str, rate: int) -> array[int]:
         syllable = abs(math.sin(math.pi * syllables * t)) ** 0.8 * (
             0.55 + 0.45 * math.sin(1.9 * t + len(who))
         )
-        word = 0.06 if math.sin(2.4 * t + 1) < -0.82 else 1.0
+        word = 0.06 if math.sin(2.4 * t + 1) < -0.97 else 1.0
         tone = (
             math.sin(phase)
             + 0.6 * math.sin(3 * phase)

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 BYTES_PER_MS = 48
 LOUD = 0.012
 """Root mean square (of 1) above which 20 ms count as speech; the browser's noise suppression leaves less in pauses."""
-SILENCE_MS = 420
+SILENCE_MS = 500
 AHEAD_MS = 500
 CHUNK_MS = 100
 

@@ -120,7 +120,7 @@ export class Player {
    * what it had generated; Openline sends only what is meant to be heard, from where playing stopped.
    */
   clear({ ignoreRest = false } = {}) {
-    if (ignoreRest && this.current) this.muted.add(this.current);
+    this.ignoresRest = ignoreRest;
     this.node?.port.postMessage({ do: "clear" });
   }
 
@@ -134,17 +134,30 @@ export class Player {
       this.onstarted(data.item);
       return;
     }
+    if (data.kind === "cleared") {
+      this.#cleared(data.items);
+      return;
+    }
     const latencyMs = data.kind === "drained" || data.kind === "ended" ? 0 : (this.context?.outputLatency ?? 0) * 1000;
     this.playedMs = Math.max(0, Math.round(data.samples / SAMPLES_PER_MS - latencyMs));
     this.playedSamples = data.samples;
     this.queuedMs = data.queued / SAMPLES_PER_MS;
     this.onlevel(data.level);
-    if (data.kind === "cleared" && data.item !== null) {
-      this.received.set(data.item, data.samples);
-      this.expected.set(data.item, data.samples);
-    }
     if (data.item !== null) this.onplayout(data.item, this.playedMs, data.kind);
-    if (data.kind === "drained" || data.kind === "cleared") this.current = null;
+    if (data.kind === "drained") this.current = null;
+  }
+
+  #cleared(items) {
+    this.current = null;
+    this.queuedMs = 0;
+    this.onlevel(0);
+    const latencyMs = (this.context?.outputLatency ?? 0) * 1000;
+    for (const [item, samples] of items) {
+      this.received.set(item, samples);
+      this.expected.set(item, samples);
+      if (this.ignoresRest) this.muted.add(item);
+      this.onplayout(item, Math.max(0, Math.round(samples / SAMPLES_PER_MS - latencyMs)), "cleared");
+    }
   }
 
   async stop() {

@@ -207,16 +207,14 @@ export class Call {
 
   speechStarted() {
     this.isHearing = true;
-    if (this.isSpeaking || this.player.queuedMs > 0) {
-      this.mark("interruption", "you spoke over the reply");
-      this.#stopPlaying();
-    }
+    if (this.isSpeaking) this.mark("interruption", "you spoke over the reply");
+    this.#stopPlaying();
     this.onstatus();
   }
 
   #stopPlaying() {
-    if (!this.player.current) return;
-    this.clearedAt = performance.now();
+    // Also when nothing sounds yet: audio may be on its way to the loudspeaker.
+    this.clearedAt = this.isSpeaking ? performance.now() : undefined;
     this.player.clear({ ignoreRest: !this.line.isOpenline });
   }
 

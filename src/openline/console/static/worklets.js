@@ -102,9 +102,13 @@ class Speaker extends AudioWorkletProcessor {
     const length = this.#fill(tail, FADE_SAMPLES, false);
     for (let index = 0; index < length; index += 1) tail[index] *= 1 - index / length;
     this.fading = length ? { tail, at: 0 } : null;
+    // Also items that had not begun: nothing of them was heard, and that must be said too.
+    const items = new Set(this.queue.map((chunk) => chunk.item));
+    if (this.current !== null) items.add(this.current);
     this.queue = [];
     this.queued = 0;
-    this.#report("cleared");
+    this.port.postMessage({ kind: "cleared", items: [...items].map((item) => [item, this.played.get(item) ?? 0]) });
+    this.current = null;
   }
 
   #fill(output, count, isCounted) {
@@ -156,7 +160,7 @@ class Speaker extends AudioWorkletProcessor {
     this.port.postMessage({ kind, item, samples, queued: this.queued, dropped: this.dropped, level });
     this.sinceReport = 0;
     this.energy = 0;
-    if (kind === "drained" || kind === "cleared") this.current = null;
+    if (kind === "drained") this.current = null;
     if (this.played.size > 64) this.played.delete(this.played.keys().next().value);
   }
 
