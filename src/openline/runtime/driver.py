@@ -299,9 +299,9 @@ class SessionDriver:
         if client.conn not in self.session.state.connections:
             return
         if client.role == "speaker":
-            self.playout.listen(lead_ms=client.pacing_ms, rewind=not self.playout.is_listening)
+            self.playout.listen(lead_ms=client.pacing_ms)
         elif client.role == "texter" and self.session.state.speaker is None:
-            self.playout.listen(lead_ms=None, rewind=False)
+            self.playout.listen(lead_ms=None)
 
     def detach(self, conn: ConnectionId, code: int, clean: bool) -> None:
         client = self.clients.pop(conn, None)

@@ -91,6 +91,7 @@ class LinkHost:
         if self._is_closed:
             return
         self._is_closed = True
+        self._driver.playout.hold(False)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         if self.link is not None:
@@ -148,6 +149,8 @@ class LinkHost:
         if not self._is_closed:
             cuts = self._driver.playout.cuts()
             self._driver.offer(i.SpeechStarted(self.epoch, self.map.to_track(start), cuts))
+            # Decided: what was cut is gone, and what was not (interruptions off, another reply) goes on.
+            self._driver.playout.hold(False)
 
     def speech_paused(self, paused: bool) -> None:
         if not self._is_closed:

@@ -55,6 +55,8 @@ class Track:
     start: float = -1.0
     is_finished: bool = False
     reported_ms: int | None = None
+    resumed_ms: int | None = None
+    """Where its audio went on for a listener that came back; None if nobody did."""
     marks: list[tuple[float, int]] = field(default_factory=list)
     checkpoint_ms: float = 0.0
 
@@ -159,12 +161,10 @@ class Playout:
             self._held_at = None
             self._release()
 
-    def listen(self, *, lead_ms: int | None, rewind: bool) -> None:
-        """A listener is there. ``rewind``: it came back; give it again what it cannot have heard."""
+    def listen(self, *, lead_ms: int | None) -> None:
+        """A listener is there: the tape goes on from where ``unlisten`` left it."""
         self.lead_ms = lead_ms
         self.is_listening = True
-        if rewind:
-            self._rewind()
         self._release()
 
     def unlisten(self, *, keep: bool) -> tuple[Cut, ...]:
@@ -172,7 +172,12 @@ class Playout:
         cuts = self.cuts("assumed")
         self._settle_clock()
         self.is_listening = not keep
-        if not keep:
+        if keep:
+            # Now and not at the return: a client that comes back is told where its audio goes on.
+            self._rewind()
+            for track in self._tracks.values():
+                track.resumed_ms = int(track.released_ms)
+        else:
             self.lead_ms = None
             self._release()
         return cuts

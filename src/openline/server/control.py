@@ -209,6 +209,8 @@ class ControlApi:
     async def feed(
         self, tenant: str, *, after: str, types: Sequence[str], session: SessionId | None, follow: bool
     ) -> AsyncIterator[Sequence[FeedLine]]:
+        if after == "now":
+            after = await self._gateway.store.feed_end()
         try:
             await self._gateway.store.feed(after=after, limit=1, tenant=tenant)
         except LogError:
