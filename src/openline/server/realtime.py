@@ -34,7 +34,7 @@ from openline.wire import client_events as c
 from openline.wire import frames
 from openline.wire.envelope import decode_facts
 from openline.wire.items import to_item
-from openline.wire.render import View, render
+from openline.wire.render import MAX_FRAMES, View, render
 from openline.wire.requests import to_request
 from openline.wire.session_config import to_config
 
@@ -94,6 +94,15 @@ def _pacing(text: str | None) -> int | None:
     if not text.isdecimal() or not 20 <= int(text) <= 60_000:
         raise _invalid("pacing", "'off' or milliseconds from 20 to 60000")
     return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Since:
+    """Where a returning client goes on: after frame ``seen`` of fact ``seq``. ``told``: what it is told first."""
+
+    seq: Seq
+    seen: int
+    told: tuple[tuple[Seq, bytes], ...] = ()
 
 
 def token_hash(token: str) -> str:
@@ -190,6 +199,7 @@ class RealtimeConnection:
         self._token = secrets.token_urlsafe(24)
         self._outbox.durable(driver.durable_seq)
         before = Seq(state.seq)
+        partials = self._partials(before)
         resumable = self.opted_in
         attach = i.Attach(
             self.conn,
@@ -204,49 +214,84 @@ class RealtimeConnection:
         driver.attach(self, attach)
         if self.conn not in driver.session.state.connections:
             raise SessionEnded("The session has ended; connect without 'session_id' for a new one.")
-        missed = await self._missed(before, wishes) if wishes.after is not None and self.opted_in else []
-        self._outbox.open([(self._attached_seq or Seq(0), self._created(wishes, before)), *missed])
+        since = await self._since(wishes, before)
+        # Its id says what the client had before it: whoever is cut right after it comes back with that.
+        created = self._created(wishes, self._ids.next(since.seq, since.seen))
+        first = [(self._attached_seq or Seq(0), created)]
+        if wishes.after is not None and self.opted_in:
+            first += [*since.told, *await self._missed(since, before), *partials]
+        self._outbox.open(first)
         self._gateway.relieved.add(self._drain_pending)
         self._drain_pending()
 
-    def _created(self, wishes: Wishes, before: Seq) -> bytes:
+    def _created(self, wishes: Wishes, event_id: str) -> bytes:
         assert self._driver is not None and self._view is not None
         state = self._driver.session.state
         lost: tuple[str, ...] = ()
         opening = frames.Opening(state.session, state.epoch, self._token, self.role, wishes.after_text, lost)
-        after = wishes.after[1] if wishes.after else Seq(0)
-        return frames.session_created(self._ids.next(min(after, before)), state.config, self._view, opening)
+        return frames.session_created(event_id, state.config, self._view, opening)
 
-    async def _missed(self, before: Seq, wishes: Wishes) -> list[tuple[Seq, bytes]]:
-        """What a returning client has not seen: the rest of the fact it stopped in, then every fact up to its attach."""
-        assert wishes.after is not None and self._driver is not None and self._view is not None
+    async def _since(self, wishes: Wishes, before: Seq) -> _Since:
+        """Where a client goes on. What it saw beyond the end of an epoch is void: it goes on from that end."""
+        if wishes.after is None or not self.opted_in:
+            return _Since(before, MAX_FRAMES - 1)
+        assert self._driver is not None
+        state, store = self._driver.session.state, self._gateway.store
         epoch, seq, n = wishes.after
-        state = self._driver.session.state
-        if epoch > state.epoch or seq > before:
-            return [(Seq(0), frames.rewound(self._ids.next(before), state.epoch, before)), *self._partials()]
-        await self._gateway.store.flush()
+        await store.flush()
+        end = before
+        if epoch <= state.epoch and seq <= before:
+            at = await store.read(state.session, after=Seq(max(0, seq - 1)), limit=1)
+            if seq == 0 or epoch == state.epoch or at[0].epoch <= epoch:
+                return _Since(seq, frames.last_seen(n))
+            end = await self._end_of(epoch)
+        rewound = frames.rewound(self._ids.next(end), epoch, end)
+        return _Since(end, MAX_FRAMES - 1, ((Seq(0), rewound),))
+
+    async def _end_of(self, epoch: Epoch) -> Seq:
+        """The last seq that was stored under ``epoch`` or before it."""
+        assert self._driver is not None
+        end = Seq(0)
+        while records := await self._gateway.store.read(self._driver.session.state.session, after=end):
+            for record in records:
+                if record.epoch > epoch:
+                    return end
+                end = record.last_seq
+        return end
+
+    async def _missed(self, since: _Since, before: Seq) -> list[tuple[Seq, bytes]]:
+        """What a returning client has not seen: the rest of the fact it stopped in, then every fact up to its attach."""
+        assert self._driver is not None and self._view is not None
         found: list[tuple[Seq, bytes]] = []
-        after = Seq(max(0, seq - 1))
-        while records := await self._gateway.store.read(state.session, after=after):
+        after = Seq(max(0, since.seq - 1))
+        while records := await self._gateway.store.read(self._driver.session.state.session, after=after):
             for record in records:
                 for offset, fact in enumerate(decode_facts(record.body)):
                     at = Seq(record.first_seq + offset)
-                    if seq <= at <= before:
+                    if since.seq <= at <= before:
                         shown = render(fact, epoch=record.epoch, seq=at, view=self._view)
-                        found += [(at, frame) for index, frame in shown if at > seq or index > n]
+                        found += [
+                            (at, frame) for index, frame in shown if at > since.seq or index > since.seen
+                        ]
             after = records[-1].last_seq
             if after >= before:
                 break
-        return found + self._partials()
+        return found
 
-    def _partials(self) -> list[tuple[Seq, bytes]]:
-        """The text so far of items that are still being made: the whole, in place of what was missed."""
+    def _partials(self, before: Seq) -> list[tuple[Seq, bytes]]:
+        """The text so far of items that are still being made: the whole, in place of what was missed.
+
+        Taken before the attachment, after which each piece comes as a delta of its own.
+        """
         assert self._driver is not None
         found: list[tuple[Seq, bytes]] = []
         for track in self._driver.playout.tracks():
             if track.shown and not track.is_finished:
-                values = {"response_id": track.response, "item_id": track.item, "text": track.shown}
-                event_id = self._ids.next(self._shown)
+                values: dict[str, object] = {"response_id": track.response, "item_id": track.item}
+                values["text"] = track.shown
+                if track.resumed_ms is not None:
+                    values["audio_start_ms"] = track.resumed_ms
+                event_id = self._ids.next(before)
                 frame = {"type": "openline.item.partial", "event_id": event_id, **values}
                 found.append((Seq(0), msgspec.json.encode(frame)))
         return found

@@ -27,18 +27,28 @@ _PREFIXES: Final = 4_096
 
 
 class EventIds:
-    """Ids of one connection's frames that are no facts; unique as long as the connection lives."""
+    """Ids of one connection's frames that are no facts; unique as long as the connection lives.
+
+    ``n`` also says how much of the fact at ``seq`` had been sent before, because a client may be cut after any
+    frame, also between session.created and the rest of a fact that it came back for: n modulo 32 is the number
+    of frames (of the 32 that a fact may have) that were still to come, 0 for a whole one.
+    """
 
     __slots__ = ("_n", "epoch")
 
     def __init__(self, epoch: Epoch) -> None:
         self.epoch = epoch
-        self._n = MAX_FRAMES - 1
+        self._n = 0
 
-    def next(self, seq: Seq) -> str:
-        """``seq``: the last durable seq that was sent before (0 at the start)."""
-        self._n += 1
-        return f"evt_{self.epoch}_{seq}_{self._n}"
+    def next(self, seq: Seq, seen: int = MAX_FRAMES - 1) -> str:
+        """``seq``: the last durable seq that was sent before (0 at the start), up to its frame ``seen``."""
+        self._n += MAX_FRAMES
+        return f"evt_{self.epoch}_{seq}_{self._n + MAX_FRAMES - 1 - seen}"
+
+
+def last_seen(n: int) -> int:
+    """The last frame (0–31) of a fact that was sent by the time of the frame with this ``n``."""
+    return n if n < MAX_FRAMES else MAX_FRAMES - 1 - n % MAX_FRAMES
 
 
 def event_id(epoch: Epoch, seq: Seq, n: int) -> str:

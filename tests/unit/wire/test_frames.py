@@ -77,10 +77,20 @@ def test_ids_count_from_32_and_name_the_last_durable_seq() -> None:
     ids = frames.EventIds(Epoch(3))
     assert [ids.next(Seq(0)), ids.next(Seq(7)), ids.next(Seq(7))] == [
         "evt_3_0_32",
-        "evt_3_7_33",
-        "evt_3_7_34",
+        "evt_3_7_64",
+        "evt_3_7_96",
     ]
     assert frames.event_id(Epoch(1), Seq(2), 3) == "evt_1_2_3"
+
+
+@pytest.mark.parametrize("seen", [0, 1, 7, 30, 31])
+def test_an_id_says_how_much_of_its_fact_was_sent(seen: int) -> None:
+    ids = frames.EventIds(Epoch(3))
+    for _ in range(3):
+        place = frames.parse_event_id(ids.next(Seq(7), seen))
+        assert place is not None and place[2] >= 32
+        assert frames.last_seen(place[2]) == seen
+    assert frames.last_seen(seen) == seen
 
 
 @pytest.mark.parametrize(
