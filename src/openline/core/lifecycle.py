@@ -27,7 +27,7 @@ from openline.core.responses import (
     stop,
     waiting,
 )
-from openline.core.turns import check_turns, recover_turn, transcribe_pending
+from openline.core.turns import abandon_turn, check_turns, recover_turn, transcribe_pending
 from openline.types import ConnectionId
 
 CLOSE_REPLACED = 4409
@@ -178,7 +178,10 @@ def link_lost(draft: Draft, input_: i.LinkLost) -> None:
     permanent = input_.permanent or attempt >= LINK_ATTEMPTS_MAX
     draft.fact(f.LinkLost(input_.link_epoch, input_.code, permanent))
     if state.turn is not None and state.turn.end is None:
-        draft.fact(f.TurnAbandoned(state.turn.turn_id, state.turn.item_id, "link_lost"))
+        if permanent:
+            draft.fact(f.TurnAbandoned(state.turn.turn_id, state.turn.item_id, "link_lost"))
+        else:
+            abandon_turn(draft, "link_lost")
     problem = Problem(input_.code, "The connection to the model was lost.", "server_error")
     for response in list(state.responses.values()):
         if response.phase == "generated" or (response.waits and not permanent):

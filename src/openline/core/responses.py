@@ -320,6 +320,7 @@ def interrupt(draft: Draft, cuts: Sequence[Cut]) -> None:
     active = draft.state.active
     if active is not None:
         stop(draft, active, "turn_detected", cuts)
+        reply_to_tools(draft, active.response_id)
     note_played(draft, cuts)
 
 

@@ -109,12 +109,15 @@ def turn_failed(draft: Draft, input_: i.TurnFailed) -> None:
 
 
 def abandon_turn(draft: Draft, reason: str) -> None:
-    """The open turn ends without an item. A reply that it cancelled before anybody heard it comes back."""
+    """The open turn ends without an item. A reply that it cancelled before anybody heard it comes back.
+
+    Whatever the reason: what was said is lost, and silence would leave the turn before it unanswered.
+    """
     turn = draft.state.turn
     if turn is None:
         return
     draft.fact(f.TurnAbandoned(turn.turn_id, turn.item_id, reason))
-    if reason == "no_speech" and turn.unheard is not None and draft.state.active is None:
+    if turn.unheard is not None and draft.state.active is None:
         reply(draft, turn.unheard)
     else:
         next_held(draft)
@@ -210,7 +213,7 @@ def recover_turn(draft: Draft, recorded_until: int) -> None:
     if recorded_until >= end and ms_of_samples(end - turn.start) >= COMMIT_MIN_MS:
         _stop_speech(draft, end)
     else:
-        draft.fact(f.TurnAbandoned(turn.turn_id, turn.item_id, "crash"))
+        abandon_turn(draft, "crash")
 
 
 def transcribe_pending(draft: Draft) -> None:

@@ -165,3 +165,13 @@ def test_two_open_calls_of_one_id_are_told_apart() -> None:
     for index in (0, 1):
         call.give(i.CallFinished(1, response_id, index, "{}"))
     assert len(call.session.state.tools) == 2
+
+
+def test_results_of_a_reply_that_noise_cut_are_spoken_to_after_it() -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    call.give(settled("call_1"))
+    assert names(call.give(i.SpeechStarted(1, 96_000)))[-1] == "response.held"
+    step = call.give(i.TurnFinal(1, " ", None, AudioRange(96_000, 100_000)))
+    assert names(step)[-1] == "response.created"

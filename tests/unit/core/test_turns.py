@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from core_call import CONN, live_call, names
+import pytest
+
+from core_call import CONN, begin_message, live_call, names, speak
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
@@ -52,3 +54,41 @@ def test_audio_that_was_committed_before_a_crash_waits_too_and_not_for_ever() ->
     (step,) = call.advance(1_000)
     (fact,) = step.facts
     assert isinstance(fact, f.TurnTranscribed) and fact.failed == "timeout"
+
+
+# ------------------------------------------------------------------------------------ a reply cut for nothing
+
+
+@pytest.mark.parametrize("reason", ["crash", "link_lost", "error", "timeout", "cleared", "no_speech"])
+def test_a_reply_that_nobody_heard_comes_back_when_the_speech_that_cut_it_is_lost(reason: str) -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    begin_message(call)
+    cut = call.give(i.SpeechStarted(1, 96_000))
+    assert names(cut)[-1] == "response.done"
+    match reason:
+        case "crash":
+            call.crash()
+            call.give(i.Attach(ConnectionId("again"), "speaker"))
+        case "link_lost":
+            call.give(i.LinkLost(1, "link_unavailable"))
+        case "error":
+            call.give(i.TurnFailed(1, "speech_failed"))
+        case "timeout":
+            call.give(i.SpeechStopped(1, 98_000))
+            call.advance(10_000)
+        case "cleared":
+            call.give(i.ClearAudio(CONN))
+        case _:
+            call.give(i.TurnFinal(1, "", None, AudioRange(96_000, 98_000)))
+    assert call.session.state.turn is None
+    assert call.session.state.active is not None and call.session.state.active.request.origin == "turn"
+
+
+def test_a_link_that_is_refused_brings_nothing_back() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    begin_message(call)
+    call.give(i.SpeechStarted(1, 96_000))
+    step = call.give(i.LinkLost(1, "link_rejected", permanent=True))
+    assert names(step) == ["link.lost", "turn.abandoned"]
