@@ -11,7 +11,7 @@ from dataclasses import replace
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core.model import HEARD_RANK, Item, ResponseRequest
-from openline.core.responses import HELD_MAX, OUT_OF_BAND_MAX
+from openline.core.responses import HELD_MAX, OUT_OF_BAND_MAX, TOOL_REPLIES_MAX
 from openline.core.session import Step
 from openline.core.state import COMMANDS_MAX, SETTLED_TOOLS_MAX, TOKENS_MAX, Response, State
 from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Seq, TurnId
@@ -37,7 +37,8 @@ class Watch:
         self.heard: dict[ItemId, f.ItemHeard] = {}
         self.asked: dict[ResponseId, int] = {}
         """Link epoch under which a response was last asked for."""
-        self.facts = 0
+        self.owes: str = ""
+        """What the user waits to hear of: a spoken turn, or a tool's result; "" when it was answered."""
 
     # -- one step
 
@@ -50,13 +51,14 @@ class Watch:
         for effect in step.effects:
             self.check_effect(state, step, effect)
         self.check_state(state)
+        self.check_answered(state)
         self.check_context(state)
         self.check_waits(state, step, now)
         self.check_frames(state, step)
 
     def take(self, fact: f.Fact) -> None:
         self.seq += 1
-        self.facts += 1
+        self.note_owed(fact)
         assert not self.is_ended or isinstance(fact, AFTER_THE_END), f"{fact.TYPE} after the session's end"
         match fact:
             case f.SessionOwned():
@@ -77,6 +79,21 @@ class Watch:
                 self.take_item(fact)
             case _:
                 self.take_response(fact)
+
+    def note_owed(self, fact: f.Fact) -> None:
+        match fact:
+            case f.ToolSettled(item=item) if item is not None:
+                self.owes = fact.call_id
+            case f.TurnCommitted(prepares=True):
+                self.owes = fact.turn_id
+            case f.ResponseCreated(request=request) if request.conversation == "auto":
+                self.owes = ""
+            case f.ResponseDone(reason="client_cancelled") | f.ReplyDropped() | f.TurnCommitted():
+                self.owes = ""
+            case f.LinkLost(permanent=True) | f.SessionParked():
+                self.owes = ""
+            case _:
+                pass
 
     def open_ones(self) -> list[str]:
         tables: tuple[dict[TurnId, str] | dict[ResponseId, str], ...] = (self.turns, self.responses)
@@ -212,6 +229,15 @@ class Watch:
             assert not state.untranscribed
         if state.status == "ended":
             assert not state.connections and not state.tokens and not state.held
+
+    def check_answered(self, state: State) -> None:
+        """With a talker, a link and nothing under way, nobody waits for a word that will not come."""
+        busy = state.turn or state.active or state.preparing or state.held or state.untranscribed
+        if state.has_talker and state.link.phase == "open" and not busy:
+            if state.tool_replies < TOOL_REPLIES_MAX and not any(
+                call.phase == "started" for call in state.tools.values()
+            ):
+                assert not self.owes, f"{self.owes} gets no answer"
 
     def check_context(self, state: State) -> None:
         """What a reply would see is what was heard, from the facts' own account."""
