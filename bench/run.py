@@ -129,6 +129,12 @@ def faults(load: Load, run: Result) -> list[str]:
         measured = run[lane]
         if measured is not None and measured["p99_ms"] is not None and measured["p99_ms"] >= P99_LIMIT_MS:
             found.append(f"{lane} p99 {measured['p99_ms']:.1f} ms")
+    if (
+        "load" in str(load.gateway.get("model", ""))
+        and load.client.get("mode") != "items"
+        and run["up"] is None
+    ):
+        found.append("no figures of the way up")
     if load.client.get("mode", "vad") != "items":
         offered = run["sessions"] * 1000 / int(load.client.get("frame_ms", 20))
         if run["per_s"]["frames_up"] < RATE_TOLERANCE * offered:

@@ -41,6 +41,9 @@ class RecordingSink(LinkSink):
     ) -> None:
         self.events.append(("turn_final", item_id, text, start, end))
 
+    def turn_committed(self, start: int, end: int) -> None:
+        self.events.append(("turn_committed", start, end))
+
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None:
         self.events.append(("turn_failed", item_id, reason))
 

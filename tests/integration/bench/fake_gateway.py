@@ -103,6 +103,9 @@ class FakeSession(LinkSink):
 
     def user_partial(self, text: str) -> None: ...
 
+    def turn_committed(self, start: int, end: int) -> None:
+        self.frame("input_audio_buffer.committed", item_id="in")
+
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None: ...
 
     def speech_started(self, start: int) -> None:

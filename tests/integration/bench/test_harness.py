@@ -45,13 +45,15 @@ def test_the_generator_carries_a_load_with_turns_and_tools_and_times_both_ways()
     load = replace(load, gateway={"model": "scripted:load,reply_ms=400"})
     load.client.update(speech_ms=200, stagger_ms=200, ramp_ms=100)
     with Gateway(load, fake) as gateway:
-        result = run_load(load, gateway, sessions=4, warmup_s=0.3, seconds_s=2)
+        result = run_load(load, gateway, sessions=4, warmup_s=1, seconds_s=2)
     assert result["ready"] == 4 and result["errors"] == result["lost"] == result["stalls"] == 0
     assert result["turns"] >= 6 and result["tool_calls"] >= 2
     assert result["per_s"]["frames_up"] == pytest.approx(200, rel=0.1)
     for lane in ("audio", "text", "held", "reply", "up", "committed"):
         assert 0 < result[lane]["p50_ms"] < 500, lane
-    assert run.faults(load, {**result, "void": False, "audio": None, "text": None, "up": None}) == []
+    quiet = {"p99_ms": 1.0, "n": 400, "per_s": 200.0}
+    assert run.faults(load, {**result, "void": False, "audio": quiet, "text": quiet, "up": quiet}) == []
+    assert run.faults(load, {**result, "void": False, "audio": quiet, "text": quiet, "up": None}) != []
     assert result["gateway"]["rss_mb"] > 5 and 0 < result["gateway"]["core"] <= 1.2
 
 
