@@ -1,4 +1,8 @@
-"""The only place that picks adapters and wires them together."""
+"""The only place that picks adapters and wires them together.
+
+What is one choice among several is imported where it is chosen: a gateway that restarts with callers on the
+line should not load the parts that it will not use.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
-from openline.adapters.llm_rules import RulesModel
 from openline.adapters.log_sqlite import LogReader, SqliteLog
 from openline.adapters.log_sqlite import library_version as library_version
 from openline.adapters.log_sqlite import lock_holder as lock_holder
@@ -40,9 +44,6 @@ from openline.server.auth import ApiKey, AuthPolicy, check_bind
 from openline.server.control import ControlApi, describe, transcript_line
 from openline.server.listener import server_tls
 from openline.settings import Settings
-from openline.testing.link_load import LoadLinkFactory, LoadPlan
-from openline.testing.link_scripted import ScriptedLinkFactory
-from openline.testing.speech import EnergyDetector, ScriptedRecognizer, ToneSynthesizer
 from openline.types import Now, Seq, SessionId
 from openline.version import VERSION
 from openline.wire.envelope import StoredStep, decode_step, encode_step
@@ -55,6 +56,15 @@ class SystemClock:
 
     def now(self) -> Now:
         return Now(time.monotonic_ns(), time.time_ns() // 1_000_000)
+
+
+class _Engine(Protocol):
+    """What starts behind the open port: a recognizer, a voice, the spare voice detectors."""
+
+    @property
+    def name(self) -> str: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 class EnvelopeCodec:
@@ -198,8 +208,12 @@ async def _links(
     name, _, argument = settings.model.partition(":")
     if name == "scripted":
         if argument.partition(",")[0] == "load":
+            from openline.testing.link_load import LoadLinkFactory, LoadPlan
+
             plan = LoadPlan.parse(argument.partition(",")[2])
             return LoadLinkFactory(plan, statistics_path=settings.data / "load.json"), ()
+        from openline.testing.link_scripted import ScriptedLinkFactory
+
         return ScriptedLinkFactory(), ()
     if name != "embedded":
         raise ConfigError(
@@ -215,7 +229,7 @@ async def _pipeline(
     notes: list[str] = []
     recognizer = agent.stt or _recognizer(settings, notes)
     synthesizer = agent.tts or _synthesizer(settings, notes)
-    model: LanguageModel = agent.llm or RulesModel()
+    model = agent.llm or _rules_model()
     await model.start()
     stack.push_async_callback(model.close)
     for part in (recognizer, synthesizer):
@@ -226,7 +240,13 @@ async def _pipeline(
     return PipelineFactory(parts), tuple(notes)
 
 
-async def _start_behind(part: Recognizer | Synthesizer, stack: AsyncExitStack) -> None:
+def _rules_model() -> LanguageModel:
+    from openline.adapters.llm_rules import RulesModel
+
+    return RulesModel()
+
+
+async def _start_behind(part: _Engine, stack: AsyncExitStack) -> None:
     """Begin to start an engine and go on: its models load while the port is already open.
 
     After a crash callers are reconnecting by now; what they say meanwhile waits for the engine (both ports
@@ -265,6 +285,8 @@ def _recognizer(settings: Settings, notes: list[str]) -> Recognizer:
         notes.append(
             "No speech recognizer for this platform: the scripted one hears words that were not said."
         )
+    from openline.testing.speech import ScriptedRecognizer
+
     return ScriptedRecognizer(default="hello")
 
 
@@ -279,6 +301,8 @@ def _synthesizer(settings: Settings, notes: list[str]) -> Synthesizer:
         )
     if settings.synthesizer == "auto":
         notes.append("No voice installed: replies are tones. pip install 'openline[voice-espeak]'")
+    from openline.testing.speech import ToneSynthesizer
+
     return ToneSynthesizer()
 
 
@@ -290,8 +314,7 @@ async def _detectors(
         from openline.adapters.vad_silero import SileroDetector, SileroDetectors
 
         detectors = SileroDetectors()
-        await detectors.start()
-        stack.push_async_callback(detectors.close)
+        await _start_behind(detectors, stack)
 
         def give_back(detector: VoiceDetector) -> None:
             assert isinstance(detector, SileroDetector)
@@ -300,12 +323,18 @@ async def _detectors(
         return detectors.take, give_back
     if agent.vad is None:
         notes.append("No Silero VAD for this platform: speech is detected by loudness.")
-    make: Callable[[], VoiceDetector] = agent.vad or EnergyDetector
+    make = agent.vad or _energy_detector
 
     async def take() -> VoiceDetector:
         return make()
 
     return take, lambda detector: None
+
+
+def _energy_detector() -> VoiceDetector:
+    from openline.testing.speech import EnergyDetector
+
+    return EnergyDetector()
 
 
 def _grammar(path: Path | None) -> tuple[str, ...]:

@@ -66,14 +66,20 @@ class SileroDetectors:
     ``spare``: how many wait ready after ``start``, 0–32.
     """
 
+    name = "silero"
+
     def __init__(self, *, spare: int = 2) -> None:
         self._target = min(max(0, spare), MAX_SPARE)
         self._spare: deque[SileroDetector] = deque()
         self._filling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the library and make the spare detectors. Raises SpeechError with what to install."""
-        await self._fill()
+        """Load the library and make the spare detectors. Raises SpeechError with what to install.
+
+        ``take`` works from the first moment; before the end of this it may have to make its own.
+        """
+        self._filling = asyncio.create_task(self._fill())
+        await self._filling
 
     async def close(self) -> None:
         """Let the spare detectors go. Idempotent; detectors that are out stay usable."""
