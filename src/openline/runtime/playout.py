@@ -25,8 +25,11 @@ PROGRESS_MS = 1_000
 """Released audio between two checkpoints: what a crash may forget of a reply."""
 TAPE_MAX_MS = 300_000
 """Audio waiting for release, at most: five minutes (DESIGN §4). More is dropped, counted and said."""
-KEEP_MS = 2_000
-"""Played audio kept for a listener that comes back after a drop."""
+KEEP_MS = ASSUMED_MARGIN_MS + 100
+"""Played audio kept for a listener that comes back after a drop: what it is assumed not to have heard, and a
+chunk more. Each second kept is 48 kB a session."""
+PLAYED_EVERY_MS = 200
+"""How often played audio is put away while nothing ends: one timer for several chunks."""
 
 
 @dataclass(slots=True)
@@ -104,6 +107,7 @@ class Playout:
         self._kept: deque[_Chunk] = deque()
         self._tracks: dict[ItemId, Track] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._anchor: tuple[float, float] = (0.0, 0.0)
         self._held_at: float | None = None
         self._released = 0.0
@@ -322,20 +326,26 @@ class Playout:
             self._hooks.progress(track)
 
     def _arm(self) -> None:
-        """One timer: the next release, or the end of the next chunk's playing, whichever is due first."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        due: list[float] = []
+        """One timer for what is due first: the next release, or playing that is over and put away in batches.
+
+        A timer that is early only looks and arms again, so one that runs is left alone unless it is late:
+        a chunk comes every 20–40 ms, and cancelling a timer each time costs more than the chunk.
+        """
+        due: float | None = None
         position, since = self._anchor
         if self._sent and self.is_listening:
-            end = self._sent[0].at + self._sent[0].ms
-            due.append(since + (end - position) / 1000)
+            last = since + (self._sent[-1].at + self._sent[-1].ms - position) / 1000
+            due = min(last, self._clock() + PLAYED_EVERY_MS / 1000)
         waits = self._queue and isinstance(self._queue[0], _Chunk) and self.is_listening
         if waits and self._held_at is None and self.lead_ms is not None:
-            due.append(since + (self._released - self.lead_ms - position) / 1000)
-        if due:
-            self._timer = self._loop.call_later(max(0.001, min(due) - self._clock()), self._tick)
+            release = since + (self._released - self.lead_ms - position) / 1000
+            due = release if due is None else min(due, release)
+        if due is None or (self._timer is not None and self._due <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.call_later(max(0.001, due - self._clock()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
