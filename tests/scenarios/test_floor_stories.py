@@ -50,7 +50,7 @@ class FloorStory:
             case "starved":
                 self.tell(self.floor.starved())
             case "reset":
-                self.floor.reset()
+                self.tell(self.floor.reset())
             case "undecided":
                 since = self.floor.undecided_from
                 self.told.append("no" if since is None else f"since {ms_of_samples(since)}ms")

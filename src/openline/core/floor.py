@@ -97,17 +97,18 @@ class Floor:
     def __init__(self, settings: FloorSettings, trace: Callable[[str, str, int], None] | None = None) -> None:
         self.settings = settings
         self.trace = trace
-        self.reset()
-        self.is_playing = False
-
-    def reset(self) -> None:
-        """Forget any speech in progress; nothing is said about it."""
         self.state = "idle"
+        self.is_playing = False
         self._first = 0
         self._last = 0
         self._voice = 0
         self._heard = 0
         self._holding = False
+
+    def reset(self) -> tuple[FloorEvent, ...]:
+        """Forget any speech in progress; nothing is said about it, but audio that was held for it goes on."""
+        self.state = "idle"
+        return self._unhold()
 
     def frame(self, start: int, end: int, probability: float) -> tuple[FloorEvent, ...]:
         """One voice frame: samples [start, end) with the chance that it is speech."""

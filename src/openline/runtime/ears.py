@@ -101,6 +101,7 @@ class Ears:
         detection = config.turn_detection
         if detection is None:
             self._drop_stream()
+            self._forget_speech()
             self._floor = None
             return
         silence = detection.silence_duration_ms
@@ -119,9 +120,14 @@ class Ears:
     def clear(self) -> None:
         self._drop_stream()
         self._late_start = None
-        if self._floor is not None:
-            self._floor.reset()
+        self._forget_speech()
         self._kept.trim(0)
+
+    def _forget_speech(self) -> None:
+        """Also lets go on what was held while it was undecided, or the agent would stay silent."""
+        if self._floor is not None:
+            for event in self._floor.reset():
+                self._follow(event)
 
     def close(self) -> None:
         self._is_closed = True
@@ -219,8 +225,7 @@ class Ears:
 
     def commit(self, item_id: ItemId, start: int, end: int) -> None:
         self._drop_stream()
-        if self._floor is not None:
-            self._floor.reset()
+        self._forget_speech()
         self.recognize(item_id, self._kept.slice(start, end), start, end)
         self._kept.trim(KEEP_IDLE_MS)
 
