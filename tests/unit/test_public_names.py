@@ -29,7 +29,9 @@ def test_a_name_that_does_not_exist_is_refused_as_any_module_does() -> None:
 
 
 def test_a_speech_worker_loads_neither_the_agent_api_nor_the_runtime() -> None:
-    loaded = loaded_by("import openline.adapters.tts_espeak_worker, openline.adapters.stt_pocketsphinx_worker")
+    loaded = loaded_by(
+        "import openline.adapters.tts_espeak_worker, openline.adapters.stt_pocketsphinx_worker"
+    )
     assert "openline.adapters.worker_process" in loaded
     assert not {"openline.agent", "openline.runtime", "openline.core.session"} & loaded
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from openline.core.effects import Effect, SendError
+from openline.core.evolve import evolve
 from openline.core.facts import Fact
 from openline.core.inputs import Input
 from openline.core.model import Problem
-from openline.core.state import State, evolve
-from openline.types import ConnectionId, Epoch, Now, Seq
+from openline.core.state import State
+from openline.types import ConnectionId, Epoch, Now, Seq, SessionId
+
+
+@lru_cache(maxsize=1024)  # A call has thousands of ids and one session.
+def _tail(session: SessionId) -> str:
+    return "".join(c for c in session[-8:] if c.isalnum())
 
 
 class Draft:
@@ -36,7 +44,7 @@ class Draft:
 
         The tail of the session id keeps ids of different sessions apart for people and for logs.
         """
-        tail = "".join(c for c in self.state.session[-8:] if c.isalnum())
+        tail = _tail(self.state.session)
         while True:
             self._ids += 1
             minted = f"{prefix}_{tail}{self.state.seq + 1:06d}{self._ids:02d}"

@@ -261,13 +261,15 @@ def wake_at(draft: Draft) -> int | None:
         return None
     if state.status == "parked":
         return draft.now.mono_ns + max(0, state.parked_until_ms - draft.now.wall_ms) * 1_000_000
-    deadlines = []
+    # Asked after every step, and mostly there is nothing to wait for: no list is made for nothing.
+    deadlines: list[int] = []
     if state.has_talker:
-        waits = [since_ns for _, _, since_ns in state.untranscribed.values()]
+        for _, _, since_ns in state.untranscribed.values():
+            deadlines.append(since_ns + limits.transcription_ms * 1_000_000)
         if state.turn is not None and state.turn.phase == "deciding":
-            waits.append(state.turn.since_ns)
-        deadlines += [since_ns + limits.transcription_ms * 1_000_000 for since_ns in waits]
-        deadlines += [r.active_ns + limits.silence_budget_ms * 1_000_000 for r in state.responses.values()]
+            deadlines.append(state.turn.since_ns + limits.transcription_ms * 1_000_000)
+        for response in state.responses.values():
+            deadlines.append(response.active_ns + limits.silence_budget_ms * 1_000_000)
     else:
         deadlines.append(state.quiet_since_ns + limits.resume_window_ms * 1_000_000)
     if state.preparing is not None:

@@ -291,7 +291,9 @@ def _cut_output(draft: Draft, response: Response, output: Output, cut: Cut | Non
 def after_end(draft: Draft, response: Response) -> None:
     """What follows a terminal: the reply to settled tools, else what was held."""
     if response.is_default:
-        reply_to_tools(draft, response.response_id)
+        # Most replies call nothing: the settled calls of a long conversation are not walked for them.
+        if any(output.kind == "call" for output in response.outputs.values()):
+            reply_to_tools(draft, response.response_id)
         next_held(draft)
 
 

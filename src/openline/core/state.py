@@ -1,17 +1,15 @@
 """The state of a session: the fold of its facts, and nothing else.
 
-``evolve`` is the only code that changes it. What the facts do not say is not in here, so that a session
+``evolve`` (in ``evolve.py``) is the only code that changes it. What the facts do not say is not in here, so that a session
 rebuilt from its log is the session. Bounded: every table that could grow has a limit beside it, except
 the conversation itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from openline.core import facts as f
 from openline.core.model import (
     HEARD_RANK,
     AudioRange,
@@ -22,8 +20,7 @@ from openline.core.model import (
     ToolSpec,
     Usage,
 )
-from openline.core.tables import advance
-from openline.types import CallId, ConnectionId, Epoch, ItemId, Now, ResponseId, Role, Seq, SessionId, TurnId
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 
 TOKENS_MAX = 16
 """Resume tokens remembered: a person has a few devices; each attach replaces the token it came with."""
@@ -208,7 +205,11 @@ class State:
 
     @property
     def has_talker(self) -> bool:
-        return any(connection.role != "observer" for connection in self.connections.values())
+        # A loop, not any(): it is asked in every step, and a generator costs more than what it looks at.
+        for connection in self.connections.values():
+            if connection.role != "observer":
+                return True
+        return False
 
     def last_item_id(self) -> ItemId | None:
         return self.order[-1] if self.order else None
@@ -226,8 +227,16 @@ class State:
         return call_id in self.tools or call_id in made
 
     def previous_of(self, item_id: ItemId) -> ItemId | None:
-        position = self.order.index(item_id)
-        return self.order[position - 1] if position else None
+        place = self.place_of(item_id)
+        return self.order[place - 1] if place else None
+
+    def place_of(self, item_id: ItemId) -> int:
+        """Its index in ``order``. Sought from the end: it is nearly always among the last of a long call."""
+        order = self.order
+        for place in range(len(order) - 1, -1, -1):
+            if order[place] == item_id:
+                return place
+        raise AssertionError(f"expected an item of the conversation, got '{item_id}'")
 
     def tool_spec(self, name: str, request: ResponseRequest | None = None) -> ToolSpec | None:
         tools = self.config.tools if request is None or request.tools is None else request.tools
@@ -251,423 +260,6 @@ class State:
         )
 
 
-def evolve(state: State, fact: f.Fact, now: Now) -> None:
-    """Apply one fact. ``now`` is the step's time. Raises IllegalTransition for a fact that cannot follow."""
-    state.seq = Seq(state.seq + 1)
-    # A fact of a newer version keeps its place in the sequence and means nothing here.
-    _EVOLVE.get(type(fact), _noted)(state, fact, now)
-
-
-# ------------------------------------------------------------------------------------ session, connections
-
-
-def _session_started(state: State, fact: f.SessionStarted, now: Now) -> None:
-    state.status = advance("session", state.status, "started")
-    state.session, state.tenant = fact.session, fact.tenant
-    state.config, state.limits = fact.config, fact.limits
-    state.prepares_replies, state.is_recorded = fact.prepares_replies, fact.recorded
-    state.created_ms = now.wall_ms
-    state.quiet_since_ns = now.mono_ns
-
-
-def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
-    assert fact.epoch > state.epoch, "epochs never go back"
-    state.epoch, state.node = fact.epoch, fact.node
-    # The old owner's monotonic clock means nothing here: every running duration starts again.
-    state.quiet_since_ns = now.mono_ns
-    _restart_waits(state, now)
-    if state.preparing is not None:
-        state.preparing = (state.preparing[0], now.mono_ns)
-    for call in state.tools.values():
-        call.since_ns = now.mono_ns
-    for entry in state.entries.values():
-        entry.heard_ns = now.mono_ns
-    if state.link.phase != "closed":
-        state.link.phase = advance("link", state.link.phase, "closed")
-    state.link.attempt, state.link.is_refused = 0, False
-
-
-def _session_updated(state: State, fact: f.SessionUpdated, now: Now) -> None:
-    state.config = fact.config
-    _remember(state, fact.conn, fact.command)
-
-
-def _session_parked(state: State, fact: f.SessionParked, now: Now) -> None:
-    state.status = advance("session", state.status, "parked")
-    state.parked_until_ms = fact.until_ms
-    state.link.phase = advance("link", state.link.phase, "closed")
-    state.link.attempt, state.link.is_refused = 0, False
-
-
-def _session_ended(state: State, fact: f.SessionEnded, now: Now) -> None:
-    state.status = advance("session", state.status, "ended")
-    state.link.phase = advance("link", state.link.phase, "closed")
-    state.parked_until_ms = 0
-    state.held.clear()
-    state.tokens.clear()
-
-
-def _connection_attached(state: State, fact: f.ConnectionAttached, now: Now) -> None:
-    assert fact.conn not in state.connections, "a connection attaches once"
-    state.connections[fact.conn] = Connection(
-        fact.conn, fact.role, fact.opted_in, fact.strict, fact.resumable, fact.pacing_ms, fact.token_hash
-    )
-    state.tokens.pop(fact.replaces, None)
-    if fact.token_hash:
-        state.tokens[fact.token_hash] = fact.role
-        while len(state.tokens) > TOKENS_MAX:
-            del state.tokens[next(iter(state.tokens))]
-    if fact.role != "observer":
-        state.status = advance("session", state.status, "attached")
-        state.parked_until_ms = 0
-        _restart_waits(state, now)
-        state.link.is_refused = False
-
-
-def _restart_waits(state: State, now: Now) -> None:
-    """What waits for the model or the recognizer has its full time from here."""
-    for response in state.responses.values():
-        response.active_ns = now.mono_ns
-    for item_id, (turn_id, audio, _) in state.untranscribed.items():
-        state.untranscribed[item_id] = (turn_id, audio, now.mono_ns)
-    if state.turn is not None:
-        state.turn.since_ns = now.mono_ns
-
-
-def _connection_detached(state: State, fact: f.ConnectionDetached, now: Now) -> None:
-    connection = state.connections.pop(fact.conn)
-    if connection.role != "observer" and not state.has_talker and fact.reason != "replaced":
-        state.quiet_since_ns = now.mono_ns
-        if state.status == "live":
-            state.status = advance("session", state.status, "detached")
-
-
-def _link_requested(state: State, fact: f.LinkRequested, now: Now) -> None:
-    state.link.phase = advance("link", state.link.phase, "requested")
-    state.link.epoch, state.link.attempt = fact.link_epoch, fact.attempt
-
-
-def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
-    state.link.phase = advance("link", state.link.phase, "opened")
-    state.link.hears = fact.hears
-    _restart_waits(state, now)
-    for response in state.responses.values():
-        response.waits = _must_wait(state)
-
-
-def _link_lost(state: State, fact: f.LinkLost, now: Now) -> None:
-    state.link.phase = advance("link", state.link.phase, "lost")
-    state.link.is_refused = fact.permanent
-
-
-# --------------------------------------------------------------------------------------------------- turns
-
-
-def _turn_phase(state: State) -> str:
-    return state.turn.phase if state.turn else "none"
-
-
-def _speech_started(state: State, fact: f.SpeechStarted, now: Now) -> None:
-    phase = advance("turn", _turn_phase(state), "speech_started")
-    active, detection = state.active, state.config.turn_detection
-    unheard = None
-    if detection is not None and detection.interrupt_response:
-        if active is not None and not active.was_heard:
-            unheard = active.request
-        if state.preparing is not None:
-            unheard, state.preparing = ResponseRequest(origin="turn"), None
-    state.turn = OpenTurn(fact.turn_id, fact.item_id, fact.start, now.mono_ns, phase, unheard=unheard)
-
-
-def _speech_stopped(state: State, fact: f.SpeechStopped, now: Now) -> None:
-    phase = advance("turn", _turn_phase(state), "speech_stopped")
-    assert state.turn is not None
-    state.turn.phase, state.turn.end, state.turn.since_ns = phase, fact.end, now.mono_ns
-
-
-def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
-    advance("turn", _turn_phase(state), "committed")
-    if fact.item is not None:
-        if state.turn is not None and state.turn.item_id == fact.item.id:
-            state.turn = None
-        _put_item(state, fact.item, fact.previous_item_id)
-        audio = fact.item.content[0].audio
-        if fact.text is None and audio is not None:
-            state.untranscribed[fact.item.id] = (fact.turn_id, audio, now.mono_ns)
-    taken = set(fact.text_items)
-    state.untaken = [item_id for item_id in state.untaken if item_id not in taken]
-    state.preparing = (fact.turn_id, now.mono_ns) if fact.prepares else None
-    # The reply to this turn sees all that these would have said: they are superseded.
-    state.held = [request for request in state.held if request.origin == "agent"]
-    state.tool_replies = 0
-    state.turns += 1
-    state.link.attempt = 0
-
-
-def _turn_transcribed(state: State, fact: f.TurnTranscribed, now: Now) -> None:
-    state.untranscribed.pop(fact.item_id)
-    entry = state.entries.get(fact.item_id)
-    if entry is not None:
-        part = replace(entry.item.content[0], text=fact.text)
-        entry.item = replace(entry.item, content=(part,))
-    if not state.untranscribed and state.link.phase == "open":
-        for response in state.responses.values():
-            if response.waits:
-                response.waits, response.active_ns = False, now.mono_ns
-
-
-def _turn_abandoned(state: State, fact: f.TurnAbandoned, now: Now) -> None:
-    advance("turn", _turn_phase(state), "abandoned")
-    state.turn = None
-
-
-# --------------------------------------------------------------------------------------------------- items
-
-
-def _put_item(state: State, item: Item, previous: ItemId | None) -> None:
-    assert item.id not in state.entries, "an item id names one item"
-    state.entries[item.id] = Entry(item)
-    state.order.insert(state.order.index(previous) + 1 if previous else 0, item.id)
-
-
-def _item_created(state: State, fact: f.ItemCreated, now: Now) -> None:
-    _put_item(state, fact.item, fact.previous_item_id)
-    if fact.item.role == "user":
-        state.untaken.append(fact.item.id)
-    _remember(state, fact.conn, fact.command)
-
-
-def _item_deleted(state: State, fact: f.ItemDeleted, now: Now) -> None:
-    del state.entries[fact.item_id]
-    state.order.remove(fact.item_id)
-    if fact.item_id in state.untaken:
-        state.untaken.remove(fact.item_id)
-    _remember(state, fact.conn, fact.command)
-
-
-def _item_truncated(state: State, fact: f.ItemTruncated, now: Now) -> None:
-    _remember(state, fact.conn, fact.command)
-
-
-def _item_heard(state: State, fact: f.ItemHeard, now: Now) -> None:
-    entry = state.entries[fact.item_id]
-    entry.heard_ms, entry.text_end = fact.audio_end_ms, fact.text_end
-    entry.source, entry.heard_ns = fact.source, now.mono_ns
-    for response in state.responses.values():
-        for output in response.outputs.values():
-            if output.item_id == fact.item_id:
-                output.heard_ms = fact.audio_end_ms
-
-
 def outranks(entry: Entry, source: str) -> bool:
     """Whether what ``source`` says of an item's playout counts more than what is known."""
     return not entry.source or HEARD_RANK[source] > HEARD_RANK[entry.source]
-
-
-# ----------------------------------------------------------------------------------------------- responses
-
-
-def _must_wait(state: State) -> bool:
-    """A reply can be asked for when a link is there and knows what was said."""
-    return state.link.phase != "open" or (bool(state.untranscribed) and not state.link.hears)
-
-
-def _response_held(state: State, fact: f.ResponseHeld, now: Now) -> None:
-    state.held.append(fact.request)
-    if fact.request.origin != "agent":
-        state.preparing = None
-
-
-def _reply_dropped(state: State, fact: f.ReplyDropped, now: Now) -> None:
-    state.preparing = None
-
-
-def _response_created(state: State, fact: f.ResponseCreated, now: Now) -> None:
-    phase = advance("response", "none", "created")
-    if fact.request.conversation == "auto":
-        assert state.active is None, "one response writes to the default conversation"
-        # What agent code says meanwhile is no answer to the turn.
-        if fact.request.origin != "agent":
-            state.preparing = None
-    if fact.request in state.held:
-        state.held.remove(fact.request)
-    waits = _must_wait(state)
-    state.responses[fact.response_id] = Response(
-        fact.response_id,
-        fact.request,
-        fact.modality,
-        fact.voice,
-        fact.max_output_tokens,
-        fact.turn_id,
-        fact.attempt,
-        now.mono_ns,
-        waits,
-        phase,
-    )
-    if fact.request.origin == "tool":
-        state.tool_replies += 1
-    _remember(state, fact.conn, fact.command)
-
-
-def _output_item_added(state: State, fact: f.OutputItemAdded, now: Now) -> None:
-    response = state.responses[fact.response_id]
-    phase = advance("output", "none", "added")
-    assert fact.output_index not in response.outputs, "an output index names one item"
-    kind: Literal["message", "call"] = "message" if fact.item.type == "message" else "call"
-    response.outputs[fact.output_index] = Output(
-        fact.item.id,
-        fact.output_index,
-        kind,
-        phase,
-        call_id=CallId(fact.item.call_id),
-        name=fact.item.name,
-    )
-    response.active_ns = now.mono_ns
-    if fact.is_in_conversation:
-        _put_item(state, fact.item, fact.previous_item_id)
-    state.link.attempt = 0
-
-
-def _output_item_progressed(state: State, fact: f.OutputItemProgressed, now: Now) -> None:
-    for response in state.responses.values():
-        for output in response.outputs.values():
-            if output.item_id == fact.item_id:
-                output.text, output.audio_ms, output.heard_ms = fact.text, fact.audio_ms, fact.heard_ms
-                response.active_ns = now.mono_ns
-
-
-def _output_item_done(state: State, fact: f.OutputItemDone, now: Now) -> None:
-    response = state.responses[fact.response_id]
-    output = response.outputs[fact.output_index]
-    output.phase = advance("output", output.phase, "done")
-    output.audio_ms, output.text = fact.audio_ms, fact.item.text
-    response.done.append(_as_shown(fact.item, fact.shown_end))
-    response.active_ns = now.mono_ns
-    entry = state.entries.get(fact.item.id)
-    if entry is not None:
-        entry.item, entry.audio_ms = fact.item, fact.audio_ms
-    if fact.modality == "audio" and output.kind == "message":
-        state.has_spoken = True
-
-
-def _as_shown(item: Item, shown_end: int | None) -> Item:
-    if shown_end is None or not item.content or item.content[0].text is None:
-        return item
-    return replace(item, content=(replace(item.content[0], text=item.content[0].text[:shown_end]),))
-
-
-def _response_generated(state: State, fact: f.ResponseGenerated, now: Now) -> None:
-    response = state.responses[fact.response_id]
-    response.phase = advance("response", response.phase, "generated")
-    response.usage, response.reason, response.active_ns = fact.usage, fact.reason, now.mono_ns
-
-
-def _response_done(state: State, fact: f.ResponseDone, now: Now) -> None:
-    response = state.responses.pop(fact.response_id)
-    advance("response", response.phase, "done")
-    assert all(output.phase == "done" for output in response.outputs.values()), "items end before responses"
-
-
-# --------------------------------------------------------------------------------------------- tools, rest
-
-
-def _tool_requested(state: State, fact: f.ToolRequested, now: Now) -> None:
-    assert fact.call_id not in state.tools, "a call id names one call"
-    phase = advance("tool", "none", "requested")
-    response = next(
-        r for r in state.responses.values() if any(o.item_id == fact.item_id for o in r.outputs.values())
-    )
-    item = next(item for item in response.done if item.id == fact.item_id)
-    spec = state.tool_spec(fact.name, response.request)
-    state.tools[fact.call_id] = ToolCall(
-        fact.call_id,
-        fact.item_id,
-        response.response_id,
-        fact.name,
-        item.arguments,
-        fact.runner,
-        fact.key,
-        spec.recovery if spec else "ask",
-        spec.timeout_ms if spec else 30_000,
-        phase,
-        since_ns=now.mono_ns,
-        is_in_conversation=response.is_default,
-    )
-
-
-def _tool_started(state: State, fact: f.ToolStarted, now: Now) -> None:
-    call = state.tools[fact.call_id]
-    call.phase = advance("tool", call.phase, "started")
-    assert fact.attempt == call.attempt + 1, "attempts count up by one"
-    call.attempt, call.since_ns = fact.attempt, now.mono_ns
-
-
-def _tool_settled(state: State, fact: f.ToolSettled, now: Now) -> None:
-    call = state.tools[fact.call_id]
-    call.phase = advance("tool", call.phase, "settled")
-    if fact.item is not None and fact.item.id in state.entries:
-        state.entries[fact.item.id].item = fact.item
-    settled = [call_id for call_id, known in state.tools.items() if known.phase == "settled"]
-    for call_id in settled[: max(0, len(settled) - SETTLED_TOOLS_MAX)]:
-        del state.tools[call_id]
-
-
-def _silence_exceeded(state: State, fact: f.SilenceExceeded, now: Now) -> None:
-    if fact.response_id is not None and fact.action == "retry":
-        response = state.responses[fact.response_id]
-        response.attempt += 1
-        response.active_ns = now.mono_ns
-
-
-def _noted(state: State, fact: f.Fact, now: Now) -> None:
-    """Bookkeeping that the session's own decisions never read."""
-
-
-def _remember(state: State, conn: ConnectionId, command: str) -> None:
-    connection = state.connections.get(conn)
-    if command and connection is not None and connection.opted_in:
-        state.commands[command] = state.seq
-        while len(state.commands) > COMMANDS_MAX:
-            del state.commands[next(iter(state.commands))]
-
-
-def _input_cleared(state: State, fact: f.InputCleared, now: Now) -> None:
-    _remember(state, fact.conn, fact.command)
-
-
-_EVOLVE: dict[type[f.Fact], Callable[..., None]] = {
-    f.SessionStarted: _session_started,
-    f.SessionOwned: _session_owned,
-    f.SessionUpdated: _session_updated,
-    f.SessionParked: _session_parked,
-    f.SessionEnded: _session_ended,
-    f.ConnectionAttached: _connection_attached,
-    f.ConnectionDetached: _connection_detached,
-    f.LinkRequested: _link_requested,
-    f.LinkOpened: _link_opened,
-    f.LinkLost: _link_lost,
-    f.SpeechStarted: _speech_started,
-    f.SpeechStopped: _speech_stopped,
-    f.InputCleared: _input_cleared,
-    f.TurnCommitted: _turn_committed,
-    f.TurnTranscribed: _turn_transcribed,
-    f.TurnAbandoned: _turn_abandoned,
-    f.ItemCreated: _item_created,
-    f.ItemDeleted: _item_deleted,
-    f.ItemTruncated: _item_truncated,
-    f.ItemHeard: _item_heard,
-    f.ResponseHeld: _response_held,
-    f.ReplyDropped: _reply_dropped,
-    f.ResponseCreated: _response_created,
-    f.OutputItemAdded: _output_item_added,
-    f.OutputItemProgressed: _output_item_progressed,
-    f.OutputItemDone: _output_item_done,
-    f.ResponseGenerated: _response_generated,
-    f.ResponseDone: _response_done,
-    f.ToolRequested: _tool_requested,
-    f.ToolStarted: _tool_started,
-    f.ToolSettled: _tool_settled,
-    f.SegmentRecorded: _noted,
-    f.MediaDropped: _noted,
-    f.SilenceExceeded: _silence_exceeded,
-}
