@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_right
+from collections import deque
 from typing import TYPE_CHECKING
 
 from openline.core import inputs as i
-from openline.core.model import AudioRange, Problem, Usage
+from openline.core.model import AudioRange, Item, Problem, Usage
 from openline.errors import LinkRejected, OpenlineError
 from openline.ports import LinkFactory, ModelLink
 from openline.types import CallId, ItemId, ResponseId
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 OPEN_TIMEOUT_S = 15.0
 """A link that is not open by then counts as lost (TLS and a cold model included)."""
 GAPS_MAX = 4_096
+HELD_MAX_MS = 30_000
+"""Caller audio kept for a link that is still opening (DESIGN §5: at most 30 s); the oldest goes first."""
 
 
 class TrackMap:
@@ -63,6 +66,9 @@ class LinkHost:
         self.link: ModelLink | None = None
         self.map = TrackMap()
         self._appended = 0
+        self._held: deque[tuple[bytes, int]] | None = deque()
+        """Audio that came before the link was open; None from then on."""
+        self._held_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self.late = 0
@@ -100,12 +106,23 @@ class LinkHost:
     # -- audio in
 
     def append(self, pcm: bytes, track_position: int) -> None:
-        if self.link is None or self._is_closed:
+        """Caller audio. What is said while the link opens is heard when it has opened."""
+        if self._is_closed:
             return
+        if self._held is not None:
+            self._hold(self._held, pcm, track_position)
+            return
+        assert self.link is not None
         if self.map.to_track(self._appended) != track_position:
             self.map.gap(self._appended, track_position)
         self._appended += len(pcm) // 2
         self.link.append_audio(pcm)
+
+    def _hold(self, held: deque[tuple[bytes, int]], pcm: bytes, track_position: int) -> None:
+        held.append((pcm, track_position))
+        self._held_bytes += len(pcm)
+        while self._held_bytes > HELD_MAX_MS * 48:
+            self._held_bytes -= len(held.popleft()[0])
 
     def transcribe(self, item_id: ItemId, audio: AudioRange) -> None:
         """Recognise a committed range: from the live link if it heard it, else from the recording."""
@@ -131,7 +148,10 @@ class LinkHost:
         if not self._is_closed:
             hears = self.link is not None and self.link.hears
             model = self._driver.session.state.config.model
+            held, self._held = self._held, None
             self._driver.offer(i.LinkOpened(self.epoch, model, hears))
+            for pcm, track_position in held or ():
+                self.append(pcm, track_position)
 
     def lost(self, error: Exception) -> None:
         if self._is_closed:
@@ -232,6 +252,9 @@ class LinkHost:
             return
         self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason))
         self._driver.playout.finish_response(response)
+
+    def conversation(self) -> tuple[Item, ...]:
+        return self._driver.session.state.conversation()
 
     def _item(self, response: ResponseId, output_index: int) -> ItemId | None:
         """The open item that content belongs to; late or unknown content has none and is counted."""
