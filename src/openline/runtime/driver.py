@@ -75,6 +75,8 @@ class SessionDriver:
         self.session = session
         self.host = host
         self.clients: dict[ConnectionId, Client] = {}
+        self._leaving: list[tuple[Seq, Client]] = []
+        """Clients that were told to go and wait for the disk to hear why."""
         self.link: LinkHost | None = None
         self.recorder = recorder
         self.is_stopped = False
@@ -163,7 +165,9 @@ class SessionDriver:
                 case f.OutputItemAdded():
                     self._begin_item(fact)
                 case f.ConnectionDetached(conn=conn):
-                    self.clients.pop(conn, None)
+                    leaving = self.clients.pop(conn, None)
+                    if leaving is not None:
+                        self._leaving.append((step.last_seq, leaving))
                 case f.TurnCommitted(item=item) if item is not None and item.content[0].audio is not None:
                     self.buffer_start = item.content[0].audio.end
                 case f.InputCleared():
@@ -190,8 +194,9 @@ class SessionDriver:
         while self._owed and self._owed[0][0] <= last_seq:
             _, effect, start = self._owed.popleft()
             self._perform(effect, start)
-        for client in list(self.clients.values()):
+        for client in [*self.clients.values(), *(client for _, client in self._leaving)]:
             client.durable(last_seq)
+        self._leaving = [(seq, client) for seq, client in self._leaving if seq > last_seq]
         while self._undelivered and self._undelivered[0][0] <= last_seq:
             seq, facts = self._undelivered.popleft()
             self.host.facts_durable(self, Seq(seq - len(facts) + 1), facts)
@@ -419,7 +424,8 @@ class SessionDriver:
         self._close_link()
         self._owed.clear()
         self._inbox.clear()
-        for client in list(self.clients.values()):
+        for client in [*self.clients.values(), *(client for _, client in self._leaving)]:
             client.close(CLOSE_ELSEWHERE, "resume")
         self.clients.clear()
+        self._leaving.clear()
         self.host.retire(self, error)
