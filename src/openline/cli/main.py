@@ -9,26 +9,78 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
-from openline.cli import serve
 from openline.errors import ConfigError, OpenlineError
 from openline.version import VERSION
 
 
-def parser() -> argparse.ArgumentParser:
+class Command(Protocol):
+    """A module of this package. ``add_parser`` sets ``run`` (options to exit code) as the parser's default."""
+
+    def add_parser(self, commands: argparse._SubParsersAction[argparse.ArgumentParser], /) -> None: ...
+
+
+COMMANDS = ("demo", "serve", "talk", "sessions", "tail", "trace", "replay", "doctor")
+
+
+def command(name: str) -> Command:
+    """Imported only now: a gateway that restarts must not wait for what the other commands need."""
+    match name:
+        case "demo":
+            from openline.cli import demo
+
+            return demo
+        case "serve":
+            from openline.cli import serve
+
+            return serve
+        case "talk":
+            from openline.cli import talk
+
+            return talk
+        case "sessions":
+            from openline.cli import sessions
+
+            return sessions
+        case "tail":
+            from openline.cli import tail
+
+            return tail
+        case "trace":
+            from openline.cli import trace
+
+            return trace
+        case "replay":
+            from openline.cli import replay
+
+            return replay
+        case "doctor":
+            from openline.cli import doctor
+
+            return doctor
+    raise KeyError(name)
+
+
+def parser(only: str = "") -> argparse.ArgumentParser:
+    """``only``: leave out all other commands, which nobody will see."""
     top = argparse.ArgumentParser(
         prog="openline",
         description="A live-stream runtime for voice agents: nothing lost, nothing done twice.",
+        epilog="'openline COMMAND --help' has the options and an example.",
     )
     top.add_argument("--version", action="version", version=f"openline {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (serve,):
-        module.add_parser(commands)
+    for name in COMMANDS:
+        if not only or name == only:
+            command(name).add_parser(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    only = given[0] if given and given[0] in COMMANDS else ""
+    options = parser(only).parse_args(given)
     try:
         code: int = options.run(options)
     except ConfigError as error:
