@@ -9,6 +9,7 @@ tool argument: put such values nowhere, name their ids instead.
     ├── ClientProtocolError      a client broke the protocol; carries the wire code and param
     ├── LinkError                a model link failed
     │   ├── LinkRejected         permanently (bad key, unknown model): do not retry
+    │   │   └── LinkNotOffered   the server does not speak this protocol: another one may work
     │   └── LinkUnavailable      for now: retry with backoff
     ├── SpeechError              a recognizer, synthesizer or voice-activity detector failed
     ├── SessionError
@@ -73,6 +74,10 @@ class LinkError(OpenlineError):
 
 class LinkRejected(LinkError):
     code = "link_rejected"
+
+
+class LinkNotOffered(LinkRejected):
+    code = "link_not_offered"
 
 
 class LinkUnavailable(LinkError):

@@ -1,0 +1,547 @@
+"""A language-model provider on a loopback port, which does right what it is not told to do wrong.
+
+``FakeProvider`` speaks Responses (WebSocket mode with lanes, and ``POST /v1/responses`` as SSE or JSON) and
+``POST /v1/chat/completions`` (SSE) on one port. It keeps the state rules of the real service: a lane holds
+only its newest response, ``store: true`` outlives the socket, a failed continuation evicts its parent, a
+call without its output is refused, a wrong key is refused before the upgrade. So a client that
+continues a chain which the real service has forgotten fails here too.
+
+    async with FakeProvider(lambda body: Reply("Good morning.")) as provider:
+        provider.faults.append(Fault("close", code=1011, after=4))
+        model = ResponsesModel(Endpoint(provider.url))
+
+Each request takes the first of ``faults`` (``None``: this one goes well); upgrades take from
+``upgrade_faults``. What was asked is in ``requests``, with the bytes it took. Frames are written by hand:
+a library would not let us send half of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+from openline.testing.fake_responses_parts import (
+    Asked,
+    Fault,
+    Json,
+    Reply,
+    added,
+    as_items,
+    error_frame,
+    halves,
+    last_text,
+    not_found,
+    pieces_of,
+    tokens,
+)
+
+
+@dataclass(slots=True)
+class _Stored:
+    items: list[Json]
+    is_stored: bool
+
+
+@dataclass(eq=False)
+class FakeProvider:
+    """``key`` "": any key will do. ``think``: seconds from (tokens not cached, tokens cached) to the first event.
+
+    ``has_websocket``, ``has_responses`` False: it answers 404 there, as servers that have only the rest.
+    """
+
+    reply: Callable[[Json], Reply] = lambda body: Reply(f"You said: {last_text(body)}")
+    key: str = ""
+    think: Callable[[int, int], float] = lambda new, cached: 0.0
+    has_websocket: bool = True
+    has_responses: bool = True
+    honours_cancel: bool = True
+    faults: deque[Fault | None] = field(default_factory=deque)
+    upgrade_faults: deque[Fault | None] = field(default_factory=deque)
+    requests: list[Asked] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    cut_off: int = 0
+    """HTTP replies and sockets that the client closed in the middle of a response."""
+    upgrades: int = 0
+    port: int = 0
+    stored: dict[str, _Stored] = field(default_factory=dict)
+    _server: asyncio.Server | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _count: int = 0
+
+    @property
+    def url(self) -> str:
+        """Base for clients: ``http://127.0.0.1:PORT/v1``."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def __aenter__(self) -> FakeProvider:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *what: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def next_id(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}_fake{self._count}"
+
+    def next_fault(self) -> Fault | None:
+        return self.faults.popleft() if self.faults else None
+
+    # -- HTTP
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while await self._request(reader, writer):
+                    pass
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, target, _ = head[0].split(" ")
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
+        path = target.partition("?")[0]
+        raw = await reader.readexactly(int(headers.get("content-length", "0")))
+        if self.key and headers.get("authorization") != f"Bearer {self.key}":
+            return await _answer(writer, 401, "invalid_api_key")
+        if headers.get("upgrade", "").lower() == "websocket":
+            return await self._upgrade(path, headers, reader, writer)
+        if method != "POST" or path not in self._paths():
+            return await _answer(writer, 404, "")
+        body = json.loads(raw)
+        self.requests.append(Asked(path, body, len(raw), 0))
+        fault = self.next_fault()
+        if fault is not None and fault.kind in ("refuse", "error"):
+            return await _answer(writer, fault.status, str(fault.code))
+        is_chat = path.endswith("completions")
+        events = self._chat(body) if is_chat else _shaped(self._response(body, None, None), fault)
+        if not is_chat and not body.get("stream"):
+            whole = [event async for event in events][-1]
+            return await _send_json(writer, 200, whole["response"])
+        await self._sse(writer, events, fault, is_chat)
+        return False
+
+    def _paths(self) -> tuple[str, ...]:
+        return ("/v1/chat/completions", *(("/v1/responses",) if self.has_responses else ()))
+
+    async def _sse(
+        self, writer: asyncio.StreamWriter, events: AsyncIterator[Json], fault: Fault | None, is_chat: bool
+    ) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        number = 0
+        try:
+            async for event in events:
+                if fault is not None and number >= fault.after:
+                    if fault.kind in ("close", "half_frame"):
+                        writer.write(b'data: {"type"' if fault.kind == "half_frame" else b"")
+                        return
+                    if fault.kind == "garbage":
+                        writer.write(b"data: <html>no</html>\n\n")
+                    if fault.kind == "silence":
+                        await asyncio.Event().wait()
+                number += 1
+                name = "" if is_chat else f"event: {event['type']}\n"
+                writer.write(f"{name}data: {json.dumps(event)}\n\n".encode())
+                await writer.drain()
+                if writer.is_closing():
+                    raise ConnectionResetError
+            writer.write(b"data: [DONE]\n\n" if is_chat else b"")
+        except ConnectionError:
+            self.cut_off += 1
+
+    async def _chat(self, body: Json) -> AsyncIterator[Json]:
+        reply = self.reply(body)
+        await self._pause(reply, body)
+        base: Json = {
+            "id": self.next_id("chatcmpl"),
+            "object": "chat.completion.chunk",
+            "model": body["model"],
+        }
+        deltas: list[Json] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": piece} for piece in pieces_of(reply.text)]
+        deltas += [{"refusal": piece} for piece in pieces_of(reply.refusal)]
+        for at, (name, arguments) in enumerate(reply.calls):
+            first, rest = halves(arguments)
+            call = {"index": at, "id": self.next_id("call"), "type": "function"}
+            deltas.append({"tool_calls": [{**call, "function": {"name": name, "arguments": first}}]})
+            deltas.append({"tool_calls": [{"index": at, "function": {"arguments": rest}}]})
+        for delta in deltas:
+            yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+            await asyncio.sleep(reply.pace_s)
+        reason = "length" if reply.cut else "tool_calls" if reply.calls else "stop"
+        yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+        count = tokens(body.get("messages", []))
+        made = min(5, body.get("max_tokens", 5))
+        usage = {"prompt_tokens": count, "completion_tokens": made, "total_tokens": count + made}
+        yield {**base, "choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 3}}}
+
+    # -- WebSocket
+
+    async def _upgrade(
+        self, path: str, headers: Json, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        fault = self.upgrade_faults.popleft() if self.upgrade_faults else None
+        if not self.has_websocket or path != "/v1/responses":
+            return await _answer(writer, 404, "")
+        if fault is not None and fault.kind == "refuse":
+            return await _answer(writer, fault.status, str(fault.code))
+        self.upgrades += 1
+        key = (headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()
+        accept = base64.b64encode(hashlib.sha1(key).digest()).decode()
+        lines = ("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade")
+        writer.write("\r\n".join((*lines, f"Sec-WebSocket-Accept: {accept}", "", "")).encode())
+        socket = _Socket(self, reader, writer, self.upgrades)
+        if fault is not None and fault.kind == "close":
+            socket.close(int(fault.code))
+            return False
+        await socket.run()
+        return False
+
+    # -- the model
+
+    async def _response(self, body: Json, socket: _Socket | None, lane: _Lane | None) -> AsyncIterator[Json]:
+        """Every event of one response; raises _Refused for what gets an error frame instead."""
+        before = self._before(body, lane)
+        given = as_items(body.get("input", []))
+        known = before + given
+        if body.get("previous_response_id") and lane is not None:
+            lane.cache.clear()  # Whatever fails from here on evicts the parent.
+        _check_calls(known)
+        response: Json = {
+            "id": self.next_id("resp"),
+            "object": "response",
+            "created_at": 0,
+            "status": "in_progress",
+            "model": body.get("model", "fake"),
+            "output": [],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        }
+        yield {"type": "response.created", "response": response}
+        yield {"type": "response.in_progress", "response": response}
+        output: list[Json] = []
+        reply = Reply() if body.get("generate") is False else self.reply({**body, "input": known})
+        if body.get("generate") is not False:
+            await self._pause(reply, body, tokens(given), tokens(before))
+            async for event in self._output(reply, output):
+                yield event
+                await asyncio.sleep(reply.pace_s)
+        made = min(tokens(output), body.get("max_output_tokens") or tokens(output))
+        usage = {
+            "input_tokens": tokens(known),
+            "input_tokens_details": {"cached_tokens": tokens(before), "cache_write_tokens": 0},
+            "output_tokens": made,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": tokens(known) + made,
+        }
+        is_stored = body.get("store", True) is not False
+        kept = _Stored([*known, *output], is_stored)
+        if is_stored:
+            self.stored[response["id"]] = kept
+        if lane is not None:
+            lane.cache = {response["id"]: kept}
+        status = "incomplete" if reply.cut else "completed"
+        done = {**response, "status": status, "output": output, "usage": usage}
+        if reply.cut:
+            done["incomplete_details"] = {"reason": "max_output_tokens"}
+        yield {"type": f"response.{status}", "response": done}
+
+    def _before(self, body: Json, lane: _Lane | None) -> list[Json]:
+        previous = body.get("previous_response_id")
+        if not previous:
+            return []
+        caches = [] if lane is None else [each.cache for each in lane.socket.lanes.values()]
+        for cache in (*caches, self.stored):
+            if previous in cache:
+                return list(cache[previous].items)
+        raise _Refused(not_found(previous))
+
+    async def _pause(self, reply: Reply, body: Json, new: int = 0, cached: int = 0) -> None:
+        new = new or tokens(body.get("messages", []))
+        await asyncio.sleep(self.think(new, cached))
+        if reply.wait is not None:
+            await reply.wait.wait()
+
+    async def _output(self, reply: Reply, output: list[Json]) -> AsyncIterator[Json]:
+        if reply.reasoning:
+            thought: Json = {"id": self.next_id("rs"), "type": "reasoning", "summary": []}
+            yield {"type": "response.output_item.added", "output_index": len(output), "item": thought}
+            thought = {**thought, "encrypted_content": reply.reasoning}
+            output.append(thought)
+            yield {"type": "response.output_item.done", "output_index": len(output) - 1, "item": thought}
+        if reply.text or reply.refusal:
+            for event in self._message(reply, output):
+                yield event
+        for name, arguments in reply.calls:
+            for event in self._call(name, arguments, output):
+                yield event
+
+    def _message(self, reply: Reply, output: list[Json]) -> Iterator[Json]:
+        at, kind = len(output), "refusal" if reply.refusal else "output_text"
+        item: Json = {"id": self.next_id("msg"), "type": "message", "role": "assistant", "content": []}
+        place = {"output_index": at, "content_index": 0, "item_id": item["id"]}
+        yield added(at, {**item, "status": "in_progress"})
+        text = reply.refusal or reply.text
+        for piece in pieces_of(text):
+            yield {"type": f"response.{kind}.delta", "delta": piece, "logprobs": [], **place}
+        content = {"type": kind, "refusal" if reply.refusal else "text": text}
+        item = {**item, "status": "incomplete" if reply.cut else "completed", "content": [content]}
+        output.append(item)
+        yield {"type": "response.output_item.done", "output_index": at, "item": item}
+
+    def _call(self, name: str, arguments: str, output: list[Json]) -> Iterator[Json]:
+        at = len(output)
+        item: Json = {"id": self.next_id("fc"), "type": "function_call", "call_id": self.next_id("call")}
+        item |= {"name": name, "arguments": "", "status": "in_progress"}
+        yield added(at, item)
+        for piece in halves(arguments):
+            place = {"output_index": at, "item_id": item["id"]}
+            yield {"type": "response.function_call_arguments.delta", "delta": piece, **place}
+        item = {**item, "arguments": arguments, "status": "completed"}
+        output.append(item)
+        yield {"type": "response.output_item.done", "output_index": at, "item": item}
+
+
+@dataclass(eq=False)
+class _Lane:
+    """``stream_id`` "" is the unnamed one. Its responses run one after another."""
+
+    socket: _Socket
+    stream_id: str
+    cache: dict[str, _Stored] = field(default_factory=dict)
+    waiting: asyncio.Queue[Json] = field(default_factory=asyncio.Queue)
+    running: str = ""
+    is_cancelled: bool = False
+
+
+class _Socket:
+    def __init__(
+        self,
+        provider: FakeProvider,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        number: int,
+    ) -> None:
+        self.provider = provider
+        self.lanes: dict[str, _Lane] = {}
+        self._reader = reader
+        self._writer = writer
+        self._number = number
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        try:
+            while True:
+                kind, payload = await self._frame()
+                if kind == 8:
+                    self._write(8, payload)
+                    return
+                if kind == 9:
+                    self._write(10, payload)
+                elif kind == 1:
+                    self._take(payload)
+        finally:
+            self.provider.cut_off += sum(bool(lane.running) for lane in self.lanes.values())
+            for task in self._tasks:
+                task.cancel()
+
+    def close(self, code: int) -> None:
+        if code == 1006:
+            self._writer.transport.abort()
+        else:
+            self._write(8, struct.pack("!H", code))
+            self._writer.close()
+
+    def _take(self, payload: bytes) -> None:
+        body = json.loads(payload)
+        name = body.get("stream_id", "")
+        if body["type"] == "response.cancel":
+            self.provider.cancelled.append(body["response_id"])
+            for lane in self.lanes.values():
+                if lane.running == body["response_id"] and self.provider.honours_cancel:
+                    lane.is_cancelled = True
+            return
+        self.provider.requests.append(Asked("ws", body, len(payload), self._number))
+        if name not in self.lanes:
+            self.lanes[name] = _Lane(self, name)
+            self._tasks.append(asyncio.get_running_loop().create_task(self._work(self.lanes[name])))
+        self.lanes[name].waiting.put_nowait(body)
+
+    async def _work(self, lane: _Lane) -> None:
+        while True:
+            body = await lane.waiting.get()
+            try:
+                await self._answer(lane, body)
+            except _Refused as refusal:
+                self._send(lane, refusal.frame)
+            except ConnectionError:
+                return
+            finally:
+                lane.running, lane.is_cancelled = "", False
+
+    async def _answer(self, lane: _Lane, body: Json) -> None:
+        fault = self.provider.next_fault()
+        if fault is not None and self._instead(lane, body, fault):
+            return
+        number = 0
+        async for event in _shaped(self.provider._response(body, self, lane), fault):
+            if fault is not None and number >= fault.after and await self._in_the_middle(lane, event, fault):
+                return
+            if event["type"] == "response.created":
+                lane.running = event["response"]["id"]
+            if lane.is_cancelled:
+                lane.cache.clear()
+                response = {"id": lane.running, "status": "cancelled", "output": []}
+                self._send(
+                    lane, {"type": "response.incomplete", "sequence_number": number, "response": response}
+                )
+                return
+            self._send(lane, {**event, "sequence_number": number})
+            await self._writer.drain()
+            number += 1
+
+    def _instead(self, lane: _Lane, body: Json, fault: Fault) -> bool:
+        match fault.kind:
+            case "cap":
+                message = "Responses websocket connection limit reached (60 minutes)."
+                self._send(lane, error_frame("websocket_connection_limit_reached", 400, message))
+                self.close(1000)
+            case "not_found":
+                self._send(lane, not_found(body.get("previous_response_id", "")))
+            case "error":
+                self._send(lane, error_frame(str(fault.code), fault.status, "As the test asked."))
+            case "big_frame":
+                self._write(1, json.dumps({"type": "fake.padding", "pad": "x" * 40_000_000}).encode())
+                return False
+            case "stray":
+                stray = {"type": "response.function_call_arguments.delta", "output_index": 77, "delta": "{"}
+                self._send(lane, stray)
+                self._send(lane, {"type": "vendor.unknown", "stream_id": "nobody"})
+                return False
+            case _:
+                return False
+        return True
+
+    async def _in_the_middle(self, lane: _Lane, event: Json, fault: Fault) -> bool:
+        match fault.kind:
+            case "failed":
+                error = {"code": str(fault.code), "message": "As the test asked."}
+                response = {"id": lane.running, "status": "failed", "error": error, "output": []}
+                self._send(lane, {"type": "response.failed", "response": response})
+            case "close":
+                self.close(int(fault.code))
+            case "half_frame":
+                whole = json.dumps(event).encode()
+                self._writer.write(
+                    bytes((0x81, 126)) + struct.pack("!H", len(whole)) + whole[: len(whole) // 2]
+                )
+                await self._writer.drain()
+                self._writer.close()
+            case "garbage":
+                self._write(1, b"<html>502 Bad Gateway</html>")
+            case "binary":
+                self._write(2, bytes(range(256)))
+            case "silence":
+                await asyncio.Event().wait()
+            case _:
+                return False
+        return True
+
+    # -- frames
+
+    def _send(self, lane: _Lane, event: Json) -> None:
+        name = {"stream_id": lane.stream_id} if lane.stream_id else {}
+        self._write(1, json.dumps({**event, **name}).encode())
+
+    def _write(self, kind: int, payload: bytes) -> None:
+        size = len(payload)
+        if size < 126:
+            head = bytes((0x80 | kind, size))
+        elif size < 65_536:
+            head = bytes((0x80 | kind, 126)) + struct.pack("!H", size)
+        else:
+            head = bytes((0x80 | kind, 127)) + struct.pack("!Q", size)
+        self._writer.write(head + payload)
+
+    async def _frame(self) -> tuple[int, bytes]:
+        first, second = await self._reader.readexactly(2)
+        size = second & 0x7F
+        if size == 126:
+            (size,) = struct.unpack("!H", await self._reader.readexactly(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self._reader.readexactly(8))
+        mask = await self._reader.readexactly(4)
+        masked = await self._reader.readexactly(size)
+        key = (mask * (size // 4 + 1))[:size]
+        whole = int.from_bytes(masked, "big") ^ int.from_bytes(key, "big")
+        return first & 0x0F, whole.to_bytes(size, "big")
+
+
+# ----------------------------------------------------------------------------------------------- pieces
+
+
+class _Refused(Exception):
+    def __init__(self, frame: Json) -> None:
+        super().__init__("refused")
+        self.frame = frame
+
+
+async def _shaped(events: AsyncIterator[Json], fault: Fault | None) -> AsyncIterator[Json]:
+    """The events in the disorder that some servers have."""
+    kind = fault.kind if fault is not None else ""
+    held: list[Json] = []
+    async for event in events:
+        if kind == "only_completed" and "response" not in event:
+            continue
+        if kind == "late_created" and event["type"] in ("response.created", "response.in_progress"):
+            held.append(event)
+            continue
+        yield event
+        if kind == "duplicate_done" and event["type"].endswith((".done", ".completed")):
+            yield event
+        if held and event["type"] == "response.output_item.added":
+            for late in held:
+                yield late
+            held.clear()
+
+
+def _check_calls(known: list[Json]) -> None:
+    answered = {item.get("call_id") for item in known if item.get("type") == "function_call_output"}
+    for item in known:
+        if item.get("type") == "function_call" and item["call_id"] not in answered:
+            message = f"No tool output found for function call {item['call_id']}."
+            raise _Refused(error_frame("invalid_value", 400, message))
+
+
+async def _answer(writer: asyncio.StreamWriter, status: int, code: str) -> bool:
+    error = {"message": "As the test asked.", "type": "invalid_request_error", "code": code or None}
+    return await _send_json(writer, status, {"error": error})
+
+
+async def _send_json(writer: asyncio.StreamWriter, status: int, values: Json) -> bool:
+    body = json.dumps(values).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+    return True
