@@ -1,11 +1,15 @@
 """Replay with verification: stored steps of ordinary conversations, decoded, run again, facts and effects compared.
 
-The conversations are made by the core itself: a user turn by voice, a reply, every second turn a tool
-call with its output. Decoding is part of the time, reading from the disk is not (it is 2 % of it).
+The conversations are made by the core itself: a user turn by voice and a reply with its checkpoints, its
+recording and what was heard of it; of four turns one has a tool call of the client's, one a tool call of
+the gateway's, one is interrupted. Decoding is part of the time, reading from the disk is not (it is 2 % of
+it). One very long call is measured beside the ordinary ones: no step may cost more because of what was said
+before it. As in ``openline replay``, nobody looks for garbage meanwhile.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -14,12 +18,15 @@ from bench.load_file import Load
 from bench.proc import pin
 from openline.core import inputs as i
 from openline.core.effects import OpenLink, StartResponse
-from openline.core.model import AudioRange, Item, ResponseRequest, SessionConfig, Usage
+from openline.core.facts import OutputItemAdded
+from openline.core.model import AudioRange, Cut, Item, ResponseRequest, SessionConfig, ToolSpec, Usage
 from openline.core.session import Session, Step
 from openline.types import CallId, ConnectionId, Epoch, ItemId, Now, ResponseId, SessionId
 from openline.wire.envelope import decode_step, effect_digest, encode_step
 
 CONN = ConnectionId("conn_1")
+TOOLS = (ToolSpec("lookup"), ToolSpec("stock", runner="gateway"))
+ANSWER = "an answer of about sixty characters, said in three seconds"
 
 
 class Conversation:
@@ -32,7 +39,7 @@ class Conversation:
         self._link_epoch = 0
         self._items = 0
         session = SessionId(f"sess_{number:06}")
-        self._do(i.OpenSession(session, "default", Epoch(1), "bench", SessionConfig()))
+        self._do(i.OpenSession(session, "default", Epoch(1), "bench", SessionConfig(tools=TOOLS)))
         self._do(i.Attach(CONN))
         if self._link_epoch:
             self._do(i.LinkOpened(self._link_epoch, "load"))
@@ -44,11 +51,26 @@ class Conversation:
         text = "what the caller said, some eighty characters of it, as callers do say things"
         step = self._do(i.TurnFinal(self._link_epoch, text, 0.9, AudioRange(start, start + 24_000)))
         response = _asked(step)
-        if number % 2:
-            response = self._tool(response, number)
-        self._speak(response)
+        if number % 4 == 1:
+            response = self._client_tool(response, number)
+        elif number % 4 == 2:
+            response = self._gateway_tool(response, number)
+        if number % 4 == 3:
+            self._interrupt(response, start + 24_000 * 3)
+        else:
+            self._speak(response)
+        for track in ("caller", "agent"):
+            self._do(i.SegmentRecorded(track, start, 24_000 * 5, f"{track}/{number}.flac", "0" * 64))
 
-    def _tool(self, response: ResponseId, number: int) -> ResponseId:
+    def _gateway_tool(self, response: ResponseId, number: int) -> ResponseId:
+        call = CallId(f"call_{number}")
+        self._do(i.CallStarted(self._link_epoch, response, 0, call, "stock"))
+        self._do(i.CallFinished(self._link_epoch, response, 0, '{"part":"M8x40"}'))
+        self._do(i.ResponseGenerated(self._link_epoch, response, Usage(100, 20)))
+        self._do(i.ToolSettled(call, 1, "succeeded", "12"))
+        return _asked(self._do(i.ResponseReleased(response)))
+
+    def _client_tool(self, response: ResponseId, number: int) -> ResponseId:
         call = CallId(f"call_{number}")
         self._do(i.CallStarted(self._link_epoch, response, 0, call, "lookup"))
         self._do(i.CallFinished(self._link_epoch, response, 0, '{"part":"M8x40","count":12}'))
@@ -59,12 +81,27 @@ class Conversation:
         return _asked(self._do(i.CreateResponse(ResponseRequest(), conn=CONN)))
 
     def _speak(self, response: ResponseId) -> None:
-        self._do(i.MessageStarted(self._link_epoch, response, 0))
+        item = self._begin_to_speak(response)
         self._do(i.ResponseGenerated(self._link_epoch, response, Usage(100, 50)))
-        self._do(
-            i.MessageFinished(response, 0, "an answer of about sixty characters, said in three seconds", 3000)
-        )
+        self._do(i.MessageProgress(response, 0, Cut(item, ANSWER, 3000, 2000, "paced", 40)))
+        self._do(i.MessageFinished(response, 0, ANSWER, 3000))
         self._do(i.ResponseReleased(response))
+        self._do(i.Heard(Cut(item, ANSWER, 3000, 3000, "paced", len(ANSWER))))
+
+    def _interrupt(self, response: ResponseId, at: int) -> None:
+        """The caller says a word into the reply: it is cut, and the word gets an answer."""
+        item = self._begin_to_speak(response)
+        cut = Cut(item, ANSWER, 3000, 1200, "paced", 25)
+        self._do(i.SpeechStarted(self._link_epoch, at, (cut,)))
+        self._do(i.SpeechStopped(self._link_epoch, at + 24_000))
+        final = i.TurnFinal(self._link_epoch, "no, the other one", 0.9, AudioRange(at, at + 24_000))
+        self._speak(_asked(self._do(final)))
+
+    def _begin_to_speak(self, response: ResponseId) -> ItemId:
+        step = self._do(i.MessageStarted(self._link_epoch, response, 0))
+        item = next(fact.item.id for fact in step.facts if isinstance(fact, OutputItemAdded))
+        self._do(i.MessageProgress(response, 0, Cut(item, ANSWER[:20], 1000, 900, "paced", 18)))
+        return item
 
     def _do(self, given: i.Input) -> Step:
         self._now_ms += 250
@@ -87,28 +124,45 @@ def _asked(step: Step) -> ResponseId:
 
 
 def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
-    turns = int(load.number("turns", 200))
-    conversations = []
-    for number in range(5 if is_quick else int(load.number("sessions", 50))):
-        conversation = Conversation(number)
-        for turn in range(turns):
-            conversation.turn(turn)
-        conversations.append(conversation)
+    sessions = 5 if is_quick else int(load.number("sessions", 50))
+    ordinary = [_conversation(number, int(load.number("turns", 200))) for number in range(sessions)]
+    long = [_conversation(sessions, 500 if is_quick else int(load.number("long_turns", 4_000)))]
+    repeats = int(load.number("repeats", 5))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     pin(GATEWAY_CORE)
-    rates = []
-    for _ in range(int(load.number("repeats", 5))):
-        began, steps = time.process_time(), 0
-        for conversation in conversations:
-            stored = (decode_step(body) for body in conversation.stored)
-            _session, count = Session.replay(stored, effect_digest)
-            steps += count
-        rates.append(steps / (time.process_time() - began))
-    pin(HARNESS_CORE)
-    rates.sort()
-    size = sum(len(body) for conversation in conversations for body in conversation.stored)
+    try:
+        rates = sorted(_rate(ordinary) for _ in range(repeats))
+        long_rates = sorted(_rate(long) for _ in range(repeats))
+    finally:
+        pin(HARNESS_CORE)
+        gc.enable()
+        gc.unfreeze()
+    steps = sum(len(conversation.stored) for conversation in ordinary)
+    size = sum(len(body) for conversation in ordinary for body in conversation.stored)
     return {
         "steps_per_s": round(rates[len(rates) // 2]),
         "steps_per_s_best": round(rates[-1]),
-        "steps": sum(len(conversation.stored) for conversation in conversations),
-        "bytes_per_step": round(size / sum(len(conversation.stored) for conversation in conversations)),
+        "steps": steps,
+        "bytes_per_step": round(size / steps),
+        "long_steps_per_s": round(long_rates[len(long_rates) // 2]),
+        "long_steps": len(long[0].stored),
     }
+
+
+def _conversation(number: int, turns: int) -> Conversation:
+    conversation = Conversation(number)
+    for turn in range(turns):
+        conversation.turn(turn)
+    return conversation
+
+
+def _rate(conversations: list[Conversation]) -> float:
+    """Verified steps per second of processor time."""
+    began, steps = time.process_time(), 0
+    for conversation in conversations:
+        stored = (decode_step(body) for body in conversation.stored)
+        _session, count = Session.replay(stored, effect_digest)
+        steps += count
+    return steps / (time.process_time() - began)
