@@ -1,0 +1,53 @@
+"""Arithmetic of media time, and the text that goes with heard audio."""
+
+from __future__ import annotations
+
+import pytest
+
+from openline.core.audio import RATE, cut_text, ms_of_bytes, ms_of_samples, samples_of_ms
+
+
+def test_times_are_whole_milliseconds_rounded_down() -> None:
+    assert RATE == 24_000
+    assert [ms_of_samples(samples) for samples in (0, 23, 24, 47, 24_000)] == [0, 0, 1, 1, 1_000]
+    assert ms_of_samples(160, 16_000) == 10
+    assert [samples_of_ms(ms) for ms in (0, 1, 1_500)] == [0, 24, 36_000]
+    assert samples_of_ms(10, 16_000) == 160
+    assert [ms_of_bytes(count) for count in (0, 1, 48, 95, 96)] == [0, 0, 1, 1, 2]
+    assert ms_of_bytes(320, 16_000) == 10
+
+
+STORY = "Once upon a time there was a sailor."
+
+
+@pytest.mark.parametrize(
+    ("heard_ms", "text_end", "expected"),
+    [
+        (4_000, None, (36, False)),
+        (4_001, 3, (36, False)),
+        (3_999, None, (28, True)),
+        (2_000, None, (16, True)),
+        (1_900, None, (16, True)),
+        (1_889, None, (16, True)),
+        (1_777, None, (11, True)),
+        (1_000, None, (9, True)),
+        (445, None, (4, True)),
+        (444, None, (0, True)),
+        (1, None, (0, True)),
+        (0, None, (0, False)),
+        (-5, 7, (0, False)),
+        (2_000, 11, (11, False)),
+        (2_000, 99, (36, False)),
+    ],
+)
+def test_what_was_heard_is_cut_to_whole_words(
+    heard_ms: int, text_end: int | None, expected: tuple[int, bool]
+) -> None:
+    assert cut_text(STORY, 4_000, heard_ms, text_end) == expected
+
+
+def test_text_without_audio_counts_as_heard_and_one_word_is_heard_whole_or_not_at_all() -> None:
+    assert cut_text("hello", 0, 0, None) == (5, False)
+    assert cut_text("hello", 1_000, 999, None) == (0, True)
+    assert cut_text("", 1_000, 500, None) == (0, True)
+    assert cut_text("a  b", 1_000, 500, None) == (1, True)
