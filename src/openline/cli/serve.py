@@ -86,6 +86,9 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
     _announce(running, settings, as_json)
     # What the start made lives as long as the process: no collection walks over it again (30 ms each time).
     gc.freeze()
+    # Whole-heap collections stop all calls for 40 ms at 300 sessions and find little: reference counts free
+    # what a call leaves. They come a hundred times less often; the young generations as ever.
+    gc.set_threshold(700, 10, 1_000)
     gc.enable()
     code = await stop
     if code:
