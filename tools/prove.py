@@ -6,15 +6,18 @@
 
 A part is a command with the figure in its environment; `make test` runs the same tests with small figures.
 A part that is done for this commit is not run again; results go to bench/results/prove.json with the commit.
+Kills and cuts come in smaller parts (tests/figures.py), and go on where they were stopped.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +86,9 @@ def run_part(name: str, part: Part, commit: str) -> dict[str, object]:
     print(f"{name}: {part.what} …", flush=True)
     LOGS.mkdir(exist_ok=True)
     figures = {f"OPENLINE_FIGURE_{key}": str(value) for key, value in part.figures.items()}
+    figures["OPENLINE_PROVE_PARTS"] = str(LOGS / commit)
+    if commit.endswith("+changes"):  # nothing says that what was done before was done to these changes
+        shutil.rmtree(LOGS / commit, ignore_errors=True)
     began = time.monotonic()
     log = LOGS / f"{name}.log"
     with log.open("w") as sink:
@@ -110,9 +116,15 @@ def run_part(name: str, part: Part, commit: str) -> dict[str, object]:
         "passed": code == 0,
         "took_s": round(took, 1),
         "figures": part.figures,
+        "counts": counts_of(LOGS / commit / name),
         "says": lines[-3:],
         "machine": f"{os.cpu_count()} cores, Python {sys.version.split()[0]}",
     }
+
+
+def counts_of(folder: Path) -> dict[str, int]:
+    """What the tests of a part counted, over all of its smaller parts."""
+    return dict(sum((Counter(json.loads(path.read_text())) for path in folder.glob("*.json")), Counter()))
 
 
 def commit_name() -> str:

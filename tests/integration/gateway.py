@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import openline
 from openline import bootstrap
 from openline.agent.agent import Agent
 from openline.bootstrap import EnvelopeCodec, Running
@@ -27,6 +28,8 @@ from openline.testing.speech import EnergyDetector, ScriptedRecognizer, ToneSynt
 from openline.types import Seq, SessionId
 from openline.wire.envelope import StoredStep, effect_digest
 
+PACKAGE = str(Path(openline.__file__).resolve().parents[1])
+"""The process runs the package that this process tests, wherever it is started."""
 START_S = 30.0
 """Above any start on a busy machine; a gateway that is not up by then hangs."""
 
@@ -67,7 +70,7 @@ class GatewayProcess:
                 stderr=errors,
                 text=True,
                 cwd=self.folder,
-                env={**inherited, **self.environment},
+                env={**inherited, "PYTHONPATH": PACKAGE, **self.environment},
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -78,21 +78,28 @@ class Line:
     async def wait_any(
         self, test: Callable[[Frame], bool], what: str = "such frame", *, patience: float = PATIENCE_S
     ) -> Frame:
-        async with asyncio.timeout(patience), self._news:
-            while True:
-                while self._looked < len(self.frames):
-                    frame = self.frames[self._looked]
-                    self._looked += 1
-                    if test(frame):
-                        return frame
-                seen = [frame["type"] for frame in self.frames[-8:]]
-                assert self.closed is None, f"closed {self.closed} while waiting for {what}; last {seen}"
-                try:
-                    await self._news.wait()
-                except asyncio.CancelledError as error:
-                    seen = [frame["type"] for frame in self.frames[-8:]]
-                    error.add_note(f"no {what} within {patience} s; last frames {seen}")
-                    raise
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    while self._looked < len(self.frames):
+                        frame = self.frames[self._looked]
+                        self._looked += 1
+                        if test(frame):
+                            return frame
+                    assert self.closed is None, f"closed {self.closed} while waiting for {what}; {self._tail}"
+                    await self.news()
+        except TimeoutError:
+            raise AssertionError(f"no {what} within {patience} s; {self._tail}") from None
+
+    @property
+    def _tail(self) -> str:
+        return f"last frames {[frame['type'] for frame in self.frames[-8:]]}"
+
+    async def news(self) -> None:
+        """Return when something came, or the line ended."""
+        if self.closed is None:
+            async with self._news:
+                await self._news.wait()
 
     async def wait_closed(self, patience: float = PATIENCE_S) -> tuple[int, str]:
         async with asyncio.timeout(patience), self._news:
