@@ -19,7 +19,7 @@ from openline.core import items, lifecycle, responses, turns
 from openline.core.draft import Draft
 from openline.core.evolve import evolve
 from openline.core.state import State
-from openline.errors import ReplayMismatch
+from openline.errors import IllegalTransition, ReplayMismatch
 from openline.types import ConnectionId, Now, Seq
 
 
@@ -158,8 +158,11 @@ class Session:
                     f"step at seq {first_seq}: its input is of a newer version; replay it with that version."
                 )
                 raise ReplayMismatch(message, seq=first_seq)
-            # Not ``handle``: nobody waits for a deadline here, and looking for one is a fifth of the time.
-            draft = session._decide(cast(i.Input, stored.input), stored.now)
+            try:
+                # Not ``handle``: nobody waits for a deadline here, and looking for one is a fifth of the time.
+                draft = session._decide(cast(i.Input, stored.input), stored.now)
+            except Exception as error:  # what other code wrote may lead ours anywhere; the step must be named
+                raise ReplayMismatch(_failure(error, stored, first_seq), seq=first_seq) from error
             count += 1
             if draft.facts != list(stored.facts):
                 raise ReplayMismatch(_difference(draft, stored, first_seq), seq=first_seq)
@@ -173,6 +176,13 @@ class Session:
                     seq=first_seq,
                 )
         return session, count
+
+
+def _failure(error: Exception, stored: StoredStep, first_seq: int) -> str:
+    """Only our own words: an error of the language may quote what people said."""
+    expected = [fact.TYPE for fact in stored.facts]
+    what = str(error) if isinstance(error, IllegalTransition) else type(error).__name__
+    return f"step at seq {first_seq} ({type(stored.input).__name__}): expected facts {expected}, got {what}"
 
 
 def _difference(draft: Draft, stored: StoredStep, first_seq: int) -> str:
