@@ -287,7 +287,8 @@ def _recognizer(settings: Settings, notes: list[str]) -> Recognizer:
         )
     from openline.testing.speech import ScriptedRecognizer
 
-    return ScriptedRecognizer(default="hello")
+    # Given a grammar, its phrases are the script: what a demo without speech wheels is understood by.
+    return ScriptedRecognizer(_grammar(settings.recognizer_grammar), default="hello")
 
 
 def _synthesizer(settings: Settings, notes: list[str]) -> Synthesizer:
