@@ -78,6 +78,7 @@ def _session_ended(state: State, fact: f.SessionEnded, now: Now) -> None:
     state.parked_until_ms = 0
     state.held.clear()
     state.tokens.clear()
+    state.predecessors.clear()
 
 
 def _connection_attached(state: State, fact: f.ConnectionAttached, now: Now) -> None:
@@ -85,16 +86,30 @@ def _connection_attached(state: State, fact: f.ConnectionAttached, now: Now) -> 
     state.connections[fact.conn] = Connection(
         fact.conn, fact.role, fact.opted_in, fact.strict, fact.resumable, fact.pacing_ms, fact.token_hash
     )
-    state.tokens.pop(fact.replaces, None)
-    if fact.token_hash:
-        state.tokens[fact.token_hash] = fact.role
-        while len(state.tokens) > TOKENS_MAX:
-            del state.tokens[next(iter(state.tokens))]
+    _pass_on_token(state, fact)
     if fact.role != "observer":
         state.status = advance("session", state.status, "attached")
         state.parked_until_ms = 0
         _restart_waits(state, now)
         state.link.is_refused = False
+
+
+def _pass_on_token(state: State, fact: f.ConnectionAttached) -> None:
+    """The new token replaces the one that was shown. That one is spent when its successor is shown: until then
+    nobody knows that the client ever received it, and one that was cut before would be locked out."""
+    _forget_token(state, state.predecessors.get(fact.replaces, ""))
+    if not fact.token_hash:
+        return
+    state.tokens[fact.token_hash] = fact.role
+    if fact.replaces in state.tokens:
+        state.predecessors[fact.token_hash] = fact.replaces
+    while len(state.tokens) > TOKENS_MAX:
+        _forget_token(state, next(iter(state.tokens)))
+
+
+def _forget_token(state: State, token_hash: str) -> None:
+    state.tokens.pop(token_hash, None)
+    state.predecessors.pop(token_hash, None)
 
 
 def _restart_waits(state: State, now: Now) -> None:
@@ -159,7 +174,8 @@ def _speech_stopped(state: State, fact: f.SpeechStopped, now: Now) -> None:
 
 
 def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
-    advance("turn", _turn_phase(state), "committed")
+    # What was typed is a turn of its own beside one that is being spoken.
+    advance("turn", "none" if fact.item is None else _turn_phase(state), "committed")
     if fact.item is not None:
         if state.turn is not None and state.turn.item_id == fact.item.id:
             state.turn = None

@@ -17,7 +17,6 @@ SESSION: Table = {
     ("created", "ended"): "ended",
     ("live", "attached"): "live",
     ("live", "detached"): "detached",
-    ("live", "ended"): "ended",
     ("detached", "attached"): "live",
     ("detached", "parked"): "parked",
     ("detached", "ended"): "ended",
@@ -40,7 +39,6 @@ LINK: Table = {
 TURN: Table = {
     ("none", "speech_started"): "speaking",
     ("speaking", "speech_stopped"): "deciding",
-    ("speaking", "committed"): "none",
     ("speaking", "abandoned"): "none",
     ("deciding", "committed"): "none",
     ("deciding", "abandoned"): "none",

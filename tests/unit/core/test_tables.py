@@ -11,7 +11,7 @@ LEGAL = {
     "session": """
         new: started>created
         created: attached>live parked>parked ended>ended
-        live: attached>live detached>detached ended>ended
+        live: attached>live detached>detached
         detached: attached>live parked>parked ended>ended
         parked: attached>live ended>ended
         ended:
@@ -23,7 +23,7 @@ LEGAL = {
     """,
     "turn": """
         none: speech_started>speaking committed>none
-        speaking: speech_stopped>deciding committed>none abandoned>none
+        speaking: speech_stopped>deciding abandoned>none
         deciding: committed>none abandoned>none
     """,
     "response": """
