@@ -10,7 +10,7 @@ from openline.core.facts import Fact
 from openline.core.inputs import Input
 from openline.core.model import Problem
 from openline.core.state import State
-from openline.types import ConnectionId, Epoch, Now, Seq, SessionId
+from openline.types import ConnectionId, Epoch, Now, SessionId
 
 
 @lru_cache(maxsize=1024)  # A call has thousands of ids and one session.
@@ -61,10 +61,6 @@ class Draft:
 
     def elapsed_ms(self, since_ns: int) -> int:
         return (self.now.mono_ns - since_ns) // 1_000_000
-
-    @property
-    def seq(self) -> Seq:
-        return self.state.seq
 
     @property
     def epoch(self) -> Epoch:

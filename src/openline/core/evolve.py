@@ -126,8 +126,7 @@ def _connection_detached(state: State, fact: f.ConnectionDetached, now: Now) -> 
     connection = state.connections.pop(fact.conn)
     if connection.role != "observer" and not state.has_talker and fact.reason != "replaced":
         state.quiet_since_ns = now.mono_ns
-        if state.status == "live":
-            state.status = advance("session", state.status, "detached")
+        state.status = advance("session", state.status, "detached")
 
 
 def _link_requested(state: State, fact: f.LinkRequested, now: Now) -> None:

@@ -191,11 +191,10 @@ def _difference(draft: Draft, stored: StoredStep, first_seq: int) -> str:
     where = f"step at seq {first_seq} ({type(stored.input).__name__})"
     if expected != got:
         return f"{where}: expected facts {expected}, got {got}."
-    for offset, (old, new) in enumerate(zip(stored.facts, draft.facts, strict=True)):
-        if old != new:
-            fields = [name for name in old.__dataclass_fields__ if getattr(old, name) != getattr(new, name)]
-            return f"{where}: fact {first_seq + offset} ({old.TYPE}) differs in {fields}."
-    return where
+    pairs = enumerate(zip(stored.facts, draft.facts, strict=True))
+    offset, old, new = next((offset, old, new) for offset, (old, new) in pairs if old != new)
+    fields = [name for name in old.__dataclass_fields__ if getattr(old, name) != getattr(new, name)]
+    return f"{where}: fact {first_seq + offset} ({old.TYPE}) differs in {fields}."
 
 
 def _create_response(draft: Draft, input_: i.CreateResponse) -> None:

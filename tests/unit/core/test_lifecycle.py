@@ -16,7 +16,7 @@ from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.model import Limits, ResponseRequest, SessionConfig, ToolSpec
-from openline.types import CallId, ConnectionId
+from openline.types import CallId, ConnectionId, Now
 
 TOOLS = (ToolSpec("clock", runner="gateway"), ToolSpec("screen"))
 
@@ -73,3 +73,50 @@ def test_nothing_out_of_band_is_asked_of_a_parked_session() -> None:
     call.give(i.Detach(CONN, 1000, clean=True))
     step = call.give(i.CreateResponse(ResponseRequest(conversation="none", origin="agent")))
     assert step.is_rejected and not step.facts
+
+
+# --------------------------------------------------------------------------------------------------- the clock
+
+
+def test_a_wake_up_that_comes_too_early_or_too_late_changes_nothing() -> None:
+    call = live_call(limits=Limits(park_for_ms=10_000), resumable=False)
+    call.give(i.Detach(CONN, 1000, clean=True))
+    call.ms += 9_999
+    assert call.give(i.TimePassed()).facts == ()
+    call.ms += 1
+    assert names(call.give(i.TimePassed())) == ["session.ended"]
+    assert call.give(i.TimePassed()).facts == ()
+
+
+def test_the_resume_window_is_counted_from_when_the_last_talker_left() -> None:
+    call = live_call()
+    call.give(i.Attach(ConnectionId("desk"), "texter"))
+    call.advance(60_000)
+    call.give(i.Detach(CONN))
+    call.advance(60_000)
+    assert call.session.state.status == "live"
+    call.give(i.Detach(ConnectionId("desk")))
+    call.advance(29_999)
+    assert call.session.state.status == "detached"
+    call.advance(1)
+    assert call.session.state.status == "parked"
+
+
+def test_a_wall_clock_that_was_set_back_keeps_a_session_parked_longer_and_no_spin() -> None:
+    call = live_call(limits=Limits(park_for_ms=10_000), resumable=False)
+    step = call.give(i.Detach(CONN, 1000, clean=True))
+    assert step.wake_at == call.now.mono_ns + 10_000 * 1_000_000
+    assert step.durable_wake_ms == call.now.wall_ms + 10_000
+    late = call.session.handle(i.TimePassed(), Now(step.wake_at, call.now.wall_ms - 5_000))
+    assert late.facts == () and late.wake_at == step.wake_at + 15_000 * 1_000_000
+    passed = Now(step.wake_at, call.now.wall_ms + 20_000)
+    assert call.session.handle(i.MediaDropped("playout", 1, "oldest"), passed).wake_at == passed.mono_ns
+
+
+def test_the_backoff_of_a_link_doubles_to_its_limit() -> None:
+    call = live_call()
+    delays = []
+    while call.session.state.link.phase != "closed":
+        step = call.give(i.LinkLost(call.session.state.link.epoch, "link_unavailable"))
+        delays += [effect.delay_ms for effect in step.effects if isinstance(effect, e.OpenLink)]
+    assert delays == [250, 500, 1_000, 2_000, 4_000, 8_000, 8_000]

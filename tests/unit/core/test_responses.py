@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from core_call import (
     CONN,
     active_id,
@@ -13,6 +15,7 @@ from core_call import (
     names,
     speak,
 )
+from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.model import (
@@ -23,8 +26,8 @@ from openline.core.model import (
     TurnDetection,
     Usage,
 )
-from openline.core.responses import HELD_MAX
-from openline.types import CallId
+from openline.core.responses import HELD_MAX, TOOL_REPLIES_MAX
+from openline.types import CallId, ConnectionId
 
 TOOLS = (ToolSpec("clock", runner="gateway"), ToolSpec("order", runner="gateway"), ToolSpec("screen"))
 WITH_TOOLS = SessionConfig(tools=TOOLS)
@@ -175,3 +178,95 @@ def test_results_of_a_reply_that_noise_cut_are_spoken_to_after_it() -> None:
     assert names(call.give(i.SpeechStarted(1, 96_000)))[-1] == "response.held"
     step = call.give(i.TurnFinal(1, " ", None, AudioRange(96_000, 100_000)))
     assert names(step)[-1] == "response.created"
+
+
+def test_results_of_two_replies_that_wait_are_spoken_to_once() -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    end_response(call)
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    call_tool(call, "clock", "call_2")
+    end_response(call)
+    call.give(i.Detach(CONN))
+    call.give(settled("call_1"))
+    assert names(call.give(settled("call_2"))) == ["tool.settled"]
+    assert [held.origin for held in call.session.state.held] == ["tool"]
+
+
+def test_agent_code_that_says_too_much_at_once_is_refused() -> None:
+    call = live_call()
+    for _ in range(1 + HELD_MAX):
+        assert not call.give(i.CreateResponse(SAY)).is_rejected
+    step = call.give(i.CreateResponse(SAY))
+    assert step.is_rejected and not step.facts
+    assert HELD_MAX == 8
+
+
+def test_a_result_that_finds_no_room_is_kept_and_not_announced() -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    end_response(call)
+    for _ in range(1 + HELD_MAX):
+        call.give(i.CreateResponse(SAY))
+    step = call.give(settled("call_1"))
+    assert names(step) == ["tool.settled"] and not step.is_rejected
+
+
+def test_a_model_that_calls_for_ever_is_stopped_until_the_user_speaks_again() -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    for number in range(TOOL_REPLIES_MAX):
+        call_tool(call, "clock", f"call_{number}")
+        end_response(call)
+        assert "response.created" in names(call.give(settled(f"call_{number}")))
+    call_tool(call, "clock", "call_last")
+    end_response(call)
+    assert names(call.give(settled("call_last"))) == ["tool.settled"]
+    speak(call, "and now", start=480_000)
+    call_tool(call, "clock", "call_again")
+    end_response(call)
+    assert "response.created" in names(call.give(settled("call_again")))
+    assert TOOL_REPLIES_MAX == 50
+
+
+@pytest.mark.parametrize("at", range(9))
+def test_a_crash_between_any_two_inputs_of_a_tool_call_leaves_one_outcome_and_one_reply(at: int) -> None:
+    """Whoever comes back: the call has one key in all its attempts, one outcome, and is spoken to once."""
+    call = live_call(SessionConfig(tools=(ToolSpec("clock", runner="gateway", recovery="retry"),)))
+    ran: list[str] = []
+
+    def give(given: i.Input) -> None:
+        ran.extend(effect.key for effect in call.give(given).effects if isinstance(effect, e.RunTool))
+
+    def come_back() -> None:
+        ran.extend(effect.key for effect in call.crash(400_000).effects if isinstance(effect, e.RunTool))
+        give(i.Attach(ConnectionId(f"back_{call.session.state.epoch}"), "speaker"))
+        give(i.LinkOpened(call.session.state.link.epoch))
+
+    for number in range(9):
+        if number == at:
+            come_back()
+        if call.session.state.turn is None and call.session.state.turns == 0:
+            speak(call, "what time is it")
+        elif (active := call.session.state.active) is not None and not call.session.state.tools:
+            epoch = call.session.state.link.epoch
+            if not active.outputs:
+                give(i.CallStarted(epoch, active.response_id, 0, CallId("call_1"), "clock"))
+            else:
+                give(i.CallFinished(epoch, active.response_id, 0, "{}"))
+        elif active is not None and active.request.origin in ("turn", "recovery") and active.done:
+            end_response(call)
+        elif (
+            known := call.session.state.tools.get(CallId("call_1"))
+        ) is not None and known.phase == "started":
+            give(settled("call_1", known.attempt))
+        elif active is not None:
+            begin_message(call)
+            finish_reply(call)
+    assert set(ran) == {"sess_test:call_1"}
+    assert call.session.state.tools[CallId("call_1")].phase == "settled"
+    spoken = [entry.item for entry in call.session.state.entries.values() if entry.item.role == "assistant"]
+    assert [item.text for item in spoken] == ["It is noon."]
+    call.check_replay()
