@@ -54,6 +54,7 @@ class Talker:
         created = await self.call.connect()
         if self._clock is None:
             self._clock = asyncio.get_running_loop().create_task(self._run())
+            self._clock.add_done_callback(self._clock_ended)
         return created
 
     async def say(self, pcm: bytes) -> None:
@@ -86,11 +87,18 @@ class Talker:
             self._is_quiet.set()
 
     async def close(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            await asyncio.wait([self._clock])
-            self._clock = None
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.cancel()
+            await asyncio.wait([clock])
         await self.call.close()
+        if clock is not None and not clock.cancelled():
+            clock.result()
+
+    def _clock_ended(self, clock: asyncio.Task[None]) -> None:
+        """A bug of ours in ``play`` or ``on_tick``: end all waiting, ``close`` raises it."""
+        if not clock.cancelled():
+            self.call.abort()
 
     async def _run(self) -> None:
         """The clock of microphone and loudspeaker. Absolute times: a late tick does not make all later ones late."""

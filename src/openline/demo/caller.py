@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from openline.cli.audio import to_wire_rate
-from openline.cli.client import Address, Event, LineClosed
+from openline.cli.client import Address, Call, Event, LineClosed
+from openline.cli.playback import Playback
 from openline.cli.talker import Talker
 from openline.cli.terminal import clean
 from openline.demo.phrases import Phrase, audio
@@ -22,6 +23,8 @@ from openline.wire.render import MAX_FRAMES
 REPLY_TIMEOUT_S = 20.0
 PAUSE_S = 0.4
 """Before people answer."""
+CHARACTERS_A_S = 17
+"""How fast the embedded voice speaks, measured over its replies to the demo's questions."""
 RECONNECT_S = 0.1
 """How often a caller without a line tries to get one."""
 
@@ -38,6 +41,14 @@ class Reply:
     is_whole: bool = False
 
 
+def spoken_part(text: str, ms: int) -> str:
+    """About as many whole words of a reply as have been heard: the log knows better, this is for the eye."""
+    count = ms * CHARACTERS_A_S // 1000
+    if count >= len(text):
+        return text
+    return text[: text.rfind(" ", 0, count + 1) + 1].rstrip()
+
+
 class Caller:
     """``connect``, then ``say`` and wait. ``shown`` has every frame of a fact, for the check at the end."""
 
@@ -52,6 +63,8 @@ class Caller:
         self._talker = Talker(address, self._arrived, on_tick=self._tick)
         self._reply: Reply | None = None
         self._committed_at = 0
+        self._next_title = ""
+        self._position_ms = 0
         self._word_ended_s: float | None = None
         self._word_began_s: float | None = None
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -60,11 +73,15 @@ class Caller:
 
     @property
     def session(self) -> str:
-        return self._talker.call.session_id
+        return self.line.session_id
 
     @property
-    def call(self) -> Talker:
-        return self._talker
+    def line(self) -> Call:
+        return self._talker.call
+
+    @property
+    def playback(self) -> Playback:
+        return self._talker.playback
 
     async def connect(self) -> Event:
         return await self._talker.connect()
@@ -83,28 +100,34 @@ class Caller:
 
     def cut(self) -> str:
         """Lose the line; what had been heard of the reply that was playing."""
+        self._position_ms = self.playback.position_ms
         self._talker.cut()
         return self._put_away()
 
     def lost(self) -> str:
         """The other side is gone: the same, seen from here."""
-        self._talker.playback.cut()
+        self._position_ms = self.playback.position_ms
+        self.playback.cut()
         return self._put_away()
 
     def _put_away(self) -> str:
         """The reply goes on after the cut, on a line of its own."""
         reply, self._reply = self._reply, None
         self.screen.term.settle()
-        return clean(reply.text) if reply is not None else ""
+        return spoken_part(clean(reply.text), self._position_ms) if reply is not None else ""
 
     async def close(self) -> None:
         await self._talker.close()
 
     # -- talking
 
-    async def say(self, phrase: Phrase) -> int:
-        """Speak a recording to its end; the place in the stream of events where it began."""
-        mark = self._talker.call.mark()
+    async def say(self, phrase: Phrase, *, title: str = "") -> int:
+        """Speak a recording to its end; the place in the stream of events where it began.
+
+        ``title``: of an act that begins with this, shown once the reply before it has been interrupted.
+        """
+        self._next_title = title
+        mark = self.line.mark()
         self._word_ended_s, self._word_began_s = None, time.monotonic()
         await self._talker.say(to_wire_rate(audio(phrase), SPEECH_RATE))
         self._word_ended_s = time.monotonic()
@@ -112,26 +135,26 @@ class Caller:
 
     async def committed(self, mark: int) -> Event:
         """The turn that was spoken since ``mark``. Raises TimeoutError when nothing was understood."""
-        return await self._talker.call.wait_for(
+        return await self.line.wait_for(
             lambda e: e["type"] == "openline.turn.committed", since=mark, timeout_s=REPLY_TIMEOUT_S
         )
 
     async def hears(self, ms: int) -> None:
         """Wait until so much of a reply has been played."""
-        await self.until(lambda: self._reply is not None and self._talker.playback.position_ms >= ms)
+        await self.until(lambda: self._reply is not None and self.playback.position_ms >= ms)
 
     async def hears_all(self) -> str:
         """Wait for the end of the answer to the last turn, replies to tool results included; its words."""
         mark = self._committed_at
         while True:
-            done = await self._talker.call.wait_for(
+            done = await self.line.wait_for(
                 lambda e: e["type"] == "response.done", since=mark, timeout_s=REPLY_TIMEOUT_S
             )
             calls = [item for item in done["response"]["output"] if item["type"] == "mcp_call"]
             if not calls:
                 break
-            mark = self._talker.call.mark()
-        await self.until(lambda: not self._talker.playback.is_playing)
+            mark = self.line.mark()
+        await self.until(lambda: not self.playback.is_playing)
         await asyncio.sleep(PAUSE_S)
         return self.said
 
@@ -181,22 +204,24 @@ class Caller:
 
     def _speech_started(self, event: Event) -> None:
         reply, self._reply = self._reply, None
-        stopped = self._talker.stopped
-        if reply is None or stopped is None:
-            return
+        if reply is not None and self._talker.stopped is not None:
+            self._interrupted(reply, self._talker.stopped[1])
+        if self._next_title:
+            self.screen.title(self._next_title)
+            self._next_title = ""
+
+    def _interrupted(self, reply: Reply, heard_ms: int) -> None:
         began = self._word_began_s
         self.interrupted_ms = (time.monotonic() - began) * 1000 if began is not None else None
-        self.screen.say("agent", f"“{clean(reply.text)} —", strong=False)
-        self.screen.note(
-            f"interrupted after {stopped[1] / 1000:.1f} s, silent {self.interrupted_ms or 0:.0f} ms after the first "
-            "sound of the caller"
-        )
+        self.screen.say("agent", f"“{spoken_part(clean(reply.text), heard_ms)} —")
+        silent = f"; silent {self.interrupted_ms:.0f} ms after the caller began" if began is not None else ""
+        self.screen.note(f"stopped at {heard_ms / 1000:.1f} s{silent}")
 
     def _heard_partial(self, event: Event) -> None:
         self.screen.live("caller", f"{clean(event['text'])} ▏")
 
     def _turn_committed(self, event: Event) -> None:
-        self._committed_at = self._talker.call.mark()
+        self._committed_at = self.line.mark()
         if event.get("text"):
             self.screen.say("caller", f"“{clean(event['text'])}”", strong=True)
         waited = (time.monotonic() - self._word_ended_s) * 1000 if self._word_ended_s is not None else 0
@@ -219,12 +244,13 @@ class Caller:
     # -- the clock
 
     def _tick(self) -> None:
-        reply, playback = self._reply, self._talker.playback
+        reply, playback = self._reply, self.playback
         if reply is not None and (reply.text or reply.audio_ms):
             if reply.is_whole and not playback.is_playing:
                 self._finish(reply)
             else:
-                self.screen.live("agent", f"▶ {playback.position_ms / 1000:4.1f} s  {clean(reply.text)}")
+                ms = playback.position_ms
+                self.screen.live("agent", spoken_part(clean(reply.text), ms), f"▶ {ms / 1000:4.1f} s  ")
         for holds, future in self._waiting:
             if not future.done() and holds():
                 future.set_result(None)
@@ -232,11 +258,7 @@ class Caller:
     def _finish(self, reply: Reply) -> None:
         self._reply, self.said = None, reply.text
         self.screen.say("agent", f"“{clean(reply.text)}”")
-        first = (
-            f", first sound {reply.first_sound_ms:.0f} ms after the caller's last word"
-            if reply.first_sound_ms
-            else ""
-        )
+        first = f"; first sound after {reply.first_sound_ms:.0f} ms" if reply.first_sound_ms else ""
         self.screen.note(f"heard to its end{first}")
 
 

@@ -27,6 +27,7 @@ async def run(data: Path, port: int, *, once: bool, term: Terminal) -> int:
 
     Raises OpenlineError when the gateway cannot be started. If cancelled, the gateway is stopped.
     """
+    _end_on_signals()
     book, screen = load(), Screen(term)
     fact = random.SystemRandom().choice(book.facts)
     options = ["--recognizer-grammar", str(data / GRAMMAR), "--log-level", "warning"]
@@ -48,6 +49,14 @@ async def run(data: Path, port: int, *, once: bool, term: Terminal) -> int:
         return 0 if is_good else 1
     finally:
         await gateway.stop()
+
+
+def _end_on_signals() -> None:
+    """SIGTERM and a closed terminal end the demo as Ctrl-C does: the gateway must not outlive it."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 def _introduce(screen: Screen, data: Path) -> None:
@@ -111,7 +120,7 @@ async def _keep_serving(screen: Screen, gateway: GatewayProcess) -> None:
     screen.term.line("The gateway keeps serving; Ctrl-C ends it.")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     waits = {asyncio.create_task(stop.wait()), asyncio.create_task(gateway.ended())}
     _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from openline.cli.terminal import Terminal
+from openline.cli.terminal import Terminal, columns_of, tail_of
 
 TIME_COLUMNS, ACTOR_COLUMNS = 6, 9
 INDENT = TIME_COLUMNS + 2 + ACTOR_COLUMNS
@@ -51,11 +51,10 @@ class Screen:
         for line in self.term.wrapped(text, indent=INDENT, styles=("dim",)):
             self.term.line(line)
 
-    def live(self, actor: str, text: str) -> None:
+    def live(self, actor: str, text: str, before: str = "") -> None:
         """What is happening now, in one line that the next call replaces; the end of a long text is shown."""
-        room = self.term.width - INDENT - 2
-        shown = text if len(text) <= room else "…" + text[-(room - 1) :]
-        self.term.live(self._head(actor) + shown)
+        room = self.term.width - INDENT - columns_of(before) - 2
+        self.term.live(self._head(actor) + self.term.paint(before, "dim") + tail_of(text, room))
 
     def verdict(self, is_good: bool, text: str) -> None:
         mark = self.term.paint("  ✓ ", "green", "bold") if is_good else self.term.paint("  ✗ ", "red", "bold")

@@ -17,7 +17,8 @@ HEARD_BEFORE_BARGE_IN_MS = 2_600
 HEARD_BEFORE_CUT_MS = 2_200
 AWAY_S = 0.8
 """How long the caller has no line: long enough to be seen, far below the resume window."""
-HEARD_BEFORE_QUESTION_MS = 2_500
+HEARD_BEFORE_QUESTION_MS = 5_500
+"""Of the same reply: three seconds more of it after the cut."""
 HEARD_BEFORE_KILL_MS = 900
 ACTS = ("about", "stop", "go_on", "time", "", "ask", "bye")
 """Names of what the caller says, in order; "" is the fact."""
@@ -53,7 +54,7 @@ class Story:
 
     async def _call_begins(self) -> None:
         screen = self.screen
-        screen.title("A call")
+        screen.title("A call, and a caller who does not wait for the end")
         await self.caller.connect()
         self.session = self.caller.session
         screen.say("line", f"open: session {self.session}")
@@ -73,18 +74,18 @@ class Story:
         mark = await caller.say(self.book.by_name("go_on"))
         await caller.committed(mark)
         await caller.hears(HEARD_BEFORE_CUT_MS)
-        self.cut_after = caller.call.call.last_event_id
+        self.cut_after = caller.line.last_event_id
         heard = caller.cut()
-        screen.say("agent", f"“{heard}" if heard else "…")
-        screen.say("line", "CUT: no close frame, no goodbye; the sentence is still being spoken", strong=True)
+        screen.say("agent", f"“{heard} …")
+        screen.say("line", "CUT: no close frame, no goodbye", strong=True)
         await asyncio.sleep(AWAY_S)
         created, took_ms = await caller.come_back()
         told = created["openline"]
-        screen.say("line", f"back in {took_ms:.0f} ms: the same session, on after {told['resumed_from']}")
+        screen.say("line", f"back in {took_ms:.0f} ms, on after {told['resumed_from']}")
         await caller.hears(HEARD_BEFORE_QUESTION_MS)
 
     async def _tool_runs(self) -> None:
-        mark = await self.caller.say(self.book.by_name("time"))
+        mark = await self.caller.say(self.book.by_name("time"), title="A tool runs")
         await self.caller.committed(mark)
         await self.caller.hears_all()
 
@@ -98,7 +99,7 @@ class Story:
         pid = gateway.pid
         await gateway.kill()
         heard = caller.lost()
-        screen.say("agent", f"“{heard}" if heard else "…")
+        screen.say("agent", f"“{heard} …")
         screen.say("gateway", f"KILLED: kill -9 {pid}, while it spoke", strong=True)
         write_grammar(self._grammar, self._left_to_say())
         started = time.monotonic()
@@ -112,21 +113,25 @@ class Story:
             back.cancel()
         self.restart_ms = (time.monotonic() - started) * 1000
         told = created["openline"]
-        screen.say(
-            "gateway", f"started again as process {gateway.pid} on the same directory in {up_ms:.0f} ms"
-        )
+        screen.say("gateway", f"process {gateway.pid} listens, {up_ms:.0f} ms after the kill")
         screen.say("line", f"back in the same call after {self.restart_ms:.0f} ms, epoch {told['epoch']}")
-        await self._settled(mark)
+        self._say_what_was_settled(mark)
+        # Had nothing of the reply been heard, it would be asked for again: hear that out.
+        await caller.until(lambda: not caller.playback.is_playing)
 
-    async def _settled(self, mark: int) -> None:
-        """The reply that the kill cut off is asked for again when nothing of it was heard; hear it out."""
-        caller = self.caller
-        await caller.until(lambda: not caller.call.playback.is_playing)
+    def _say_what_was_settled(self, mark: int) -> None:
+        """What the new gateway made of the reply that the old one died in."""
+        line = self.caller.line
+        for event in line.seen(lambda e: e["type"] == "response.done", since=mark):
+            if event["response"]["status"] == "incomplete":
+                heard = line.seen(lambda e: e["type"] == "openline.item.heard", since=mark)
+                ms = heard[-1]["audio_end_ms"] if heard else 0
+                self.screen.note(f"the reply it died in is closed as incomplete, {ms / 1000:.1f} s heard")
 
     async def _fact_is_known(self) -> None:
         mark = await self.caller.say(self.book.by_name("ask"))
         await self.caller.committed(mark)
-        stopped = await self.caller.call.call.wait_for(
+        stopped = await self.caller.line.wait_for(
             lambda e: e["type"] == "input_audio_buffer.speech_stopped", since=mark
         )
         self.answer = await self.caller.hears_all()
@@ -135,16 +140,16 @@ class Story:
     async def _call_ends(self) -> None:
         caller = self.caller
         mark = await caller.say(self.book.by_name("bye"))
-        started = await caller.call.call.wait_for(
+        started = await caller.line.wait_for(
             lambda e: e["type"] == "input_audio_buffer.speech_started", since=mark
         )
         self.answer_range_ms = (self.answer_range_ms[0], started["audio_start_ms"])
         await caller.committed(mark)
         await caller.hears_all()
-        mark = caller.call.call.mark()
-        caller.call.call.send("openline.session.end", reason="goodbye")
+        mark = caller.line.mark()
+        caller.line.send("openline.session.end", reason="goodbye")
         try:
-            await caller.call.call.wait_for(lambda e: e["type"] == "openline.session.ended", since=mark)
+            await caller.line.wait_for(lambda e: e["type"] == "openline.session.ended", since=mark)
         except LineClosed as closed:
             if closed.status != 4410:
                 raise
