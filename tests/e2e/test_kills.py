@@ -7,7 +7,6 @@ who live through all of its kills.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import Counter
 from pathlib import Path

@@ -201,10 +201,22 @@ async def dial(url: str, **query: object) -> Line:
 
 
 async def dial_unheard(url: str, **query: object) -> Line:
+    """``key``: an API key. Everything else goes into the URL."""
     words = {"model": "test", "openline": 1, **query}
+    key = words.pop("key", "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     place = f"{url.replace('http', 'ws', 1)}/v1/realtime?{urlencode(words)}"
     # Pings of the client would be one more thing that happens at its own time.
-    return Line(await connect(place, max_size=None, ping_interval=None, close_timeout=2, compression=None))
+    return Line(
+        await connect(
+            place,
+            additional_headers=headers,
+            max_size=None,
+            ping_interval=None,
+            close_timeout=2,
+            compression=None,
+        )
+    )
 
 
 def again(last: Line) -> dict[str, object]:

@@ -23,7 +23,9 @@ from openline.core.model import (
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 
 TOKENS_MAX = 16
-"""Resume tokens remembered: a person has a few devices; each attach replaces the token it came with."""
+"""Resume tokens remembered: a person has a few devices; each attach replaces the token it came with.
+
+``predecessors``: by a new token the one it replaces, which is spent once the new one was shown."""
 COMMANDS_MAX = 512
 """Command ids of opted-in clients remembered for deduplication across connections."""
 SETTLED_TOOLS_MAX = 256
@@ -168,6 +170,7 @@ class State:
     parked_until_ms: int = 0
     connections: dict[ConnectionId, Connection] = field(default_factory=dict)
     tokens: dict[str, Role] = field(default_factory=dict)
+    predecessors: dict[str, str] = field(default_factory=dict)
     commands: dict[str, int] = field(default_factory=dict)
     link: Link = field(default_factory=Link)
     turn: OpenTurn | None = None

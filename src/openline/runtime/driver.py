@@ -35,7 +35,8 @@ from openline.ports import (
 )
 from openline.runtime.linkhost import LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks, Track
-from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Seq, TurnId
+from openline.runtime.spool import SpoolDesk
+from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Role, Seq, TurnId
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class SessionDriver:
         link_factory: LinkFactory,
         host: Host,
         recorder: Recorder | None,
+        desk: SpoolDesk | None = None,
     ) -> None:
         self.session = session
         self.host = host
@@ -105,7 +107,7 @@ class SessionDriver:
             self._played,
             self._tape_full,
         )
-        self.playout = Playout(hooks, lambda: clock.now().mono_ns / 1e9, self._loop)
+        self.playout = Playout(hooks, lambda: clock.now().mono_ns / 1e9, self._loop, desk)
 
     # -- steps
 
@@ -307,6 +309,12 @@ class SessionDriver:
             self.playout.listen(lead_ms=client.pacing_ms)
         elif client.role == "texter" and self.session.state.speaker is None:
             self.playout.listen(lead_ms=None)
+
+    def make_way(self, role: Role) -> None:
+        """Call before the attach of ``role``: what a speaker that is replaced cannot have played yet is kept for
+        the new one. Its line may have been dead for a while, and nobody was told."""
+        if role == "speaker" and self.session.state.speaker is not None:
+            self.playout.unlisten(keep=True)
 
     def detach(self, conn: ConnectionId, code: int, clean: bool) -> None:
         client = self.clients.pop(conn, None)

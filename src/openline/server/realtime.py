@@ -199,6 +199,7 @@ class RealtimeConnection:
         self._token = secrets.token_urlsafe(24)
         self._outbox.durable(driver.durable_seq)
         before = Seq(state.seq)
+        driver.make_way(self.role)
         partials = self._partials(before)
         resumable = self.opted_in
         attach = i.Attach(
@@ -286,7 +287,8 @@ class RealtimeConnection:
         assert self._driver is not None
         found: list[tuple[Seq, bytes]] = []
         for track in self._driver.playout.tracks():
-            if track.shown and not track.is_finished:
+            is_sent_again = self.role == "speaker" and track.resumed_ms is not None
+            if track.shown and (is_sent_again or not track.is_finished):
                 values: dict[str, object] = {"response_id": track.response, "item_id": track.item}
                 values["text"] = track.shown
                 if track.resumed_ms is not None:
