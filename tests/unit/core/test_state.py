@@ -32,20 +32,38 @@ from openline.types import CallId, ConnectionId, ItemId
 HINT = Item(ItemId("hint"), "message", "synthetic", "system", content=(Part("input_text", "Be kind."),))
 
 
-def test_resume_tokens_are_replaced_at_each_attach_and_bounded() -> None:
+def attach(call: Call, token: str, replaces: str = "") -> None:
+    conn = ConnectionId(f"conn_{len(call.log)}")
+    call.give(i.Attach(conn, "observer", token_hash=token, replaces=replaces))
+
+
+def test_a_resume_token_is_spent_when_its_successor_is_shown() -> None:
+    """Not before: a client that was cut while it got the new one still has only the old one."""
     call = live_call()
-    tokens = call.session.state.tokens
+    tokens, predecessors = call.session.state.tokens, call.session.state.predecessors
     assert tokens == {"hash_1": "speaker"}
-    call.give(i.Attach(ConnectionId("desk"), "texter", token_hash="hash_2", replaces="hash_1"))
-    assert "hash_2" in tokens
-    for number in range(TOKENS_MAX):
-        call.give(i.Attach(ConnectionId(f"conn_{number}"), "observer", token_hash=f"other_{number}"))
-    assert len(tokens) == TOKENS_MAX == 16
-    assert "hash_2" not in tokens and "other_0" in tokens
-    call.give(i.Attach(ConnectionId("none"), "observer"))
-    assert len(tokens) == TOKENS_MAX, "who has no token takes no place"
+    attach(call, "hash_2", "hash_1")
+    attach(call, "hash_3", "hash_1")
+    assert set(tokens) == {"hash_1", "hash_2", "hash_3"}
+    attach(call, "hash_4", "hash_3")
+    assert set(tokens) == {"hash_2", "hash_3", "hash_4"}
+    attach(call, "", "hash_4")
+    assert set(tokens) == {"hash_2", "hash_4"}
+    attach(call, "hash_5", "never_given")
+    assert predecessors == {"hash_2": "hash_1", "hash_4": "hash_3"}
     call.give(i.EndSession("api"))
     assert not tokens
+    assert not predecessors
+
+
+def test_resume_tokens_are_bounded() -> None:
+    call = live_call()
+    attach(call, "hash_2", "hash_1")
+    for number in range(TOKENS_MAX):
+        attach(call, f"other_{number}")
+    assert list(call.session.state.tokens) == [f"other_{number}" for number in range(TOKENS_MAX)]
+    assert not call.session.state.predecessors
+    assert TOKENS_MAX == 16
 
 
 def test_settled_calls_are_remembered_and_bounded_and_open_ones_are_all_kept() -> None:
