@@ -425,6 +425,11 @@ class LinkSink(Protocol):
     def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
         """Nothing more will come. ``reason``: completed | max_output_tokens | content_filter | failed:<code>."""
 
+    def conversation(self) -> tuple[Item, ...]:
+        """Every finished item as heard, in order, as ``ModelLink.open`` is given them: for a link that renews
+        its connection by itself."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseStart:

@@ -1,0 +1,184 @@
+"""The conversation as the provider has it: which of its items are which of ours.
+
+One ``Conversation`` per socket: a new one is given the whole history again, and its ids start from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from openline.core.model import Item
+from openline.types import ItemId
+from openline.wire import upstream
+from openline.wire.items import STRICT_ID_LIMIT, JsonObject
+
+BYTES_PER_MS = 48
+"""PCM16 24 kHz mono."""
+Command = Callable[..., str]
+"""Sends a client event (its type, and its values by name) and returns the event id it was given."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call upstream. ``output``: the id of its output item there; ``is_pending``: not its result yet."""
+
+    call_id: str
+    output: str = ""
+    is_pending: bool = False
+
+
+class Conversation:
+    """``command`` sends; ``ours`` gives the session's items, to place new ones and to find renamed calls."""
+
+    def __init__(self, command: Command, ours: Callable[[], Sequence[Item]]) -> None:
+        self._command = command
+        self._session_items = ours
+        self._calls: dict[ItemId, _Call] = {}
+        self._audio_bytes: dict[ItemId, int] = {}
+        self.known: dict[str, str] = {}
+        """Our item id to the provider's."""
+
+    # -- what the provider made
+
+    def bind(self, ours: ItemId, theirs: str) -> None:
+        self.known[ours] = theirs
+
+    def bind_call(self, ours: ItemId, theirs: str, call_id: str) -> None:
+        self.known[ours] = theirs
+        self._calls[ours] = _Call(call_id)
+
+    def generated(self, ours: ItemId, audio_bytes: int) -> None:
+        """A spoken item is as long as this upstream: no truncate may name more."""
+        self._audio_bytes[ours] = audio_bytes
+
+    # -- what we make
+
+    def rehydrate(self, items: Iterable[Item]) -> None:
+        """Give a new socket the history: words as heard, calls with their outputs or a pending one."""
+        items = tuple(items)
+        answered = {item.call_id for item in items if item.type == "function_call_output"}
+        asked = {item.call_id for item in items if item.type in ("function_call", "mcp_call")}
+        for item in items:
+            if item.type == "message":
+                self._create_message(item, None)
+            elif item.type == "function_call_output":
+                if item.call_id in asked:
+                    self._create(item.id, upstream.output_object(item.call_id, item.output), None)
+            elif item.type == "mcp_call":
+                self._create_call(item, item.output or item.error)
+            else:
+                self._create_call(item, None if item.call_id in answered else "")
+
+    def _create_call(self, item: Item, output: str | None) -> None:
+        """``output`` "" : it is still open; None: its own item follows."""
+        self._create(item.id, upstream.call_object(item, item.call_id), None)
+        call = self._calls[item.id] = _Call(item.call_id)
+        if output is not None:
+            self._answer(item.id, call, output or upstream.PENDING, is_pending=not output)
+
+    def add(self, item: Item, previous: ItemId | None) -> None:
+        """An item that the session has now. One the provider has already is not made twice."""
+        match item.type:
+            case "message":
+                if item.id not in self.known:
+                    # What was said by voice ends the conversation; what was put in has its place.
+                    self._create_message(item, None if item.turn_id is not None else previous or "root")
+            case "mcp_call":
+                self._settle(item)
+            case "function_call_output":
+                self._add_output(item, previous)
+            case "function_call":
+                if item.id not in self.known:
+                    self._create(item.id, upstream.call_object(item, item.call_id), previous or "root")
+                    self._calls[item.id] = _Call(item.call_id)
+
+    def _create_message(self, item: Item, previous: str | None) -> None:
+        shown = upstream.message_object(item)
+        if shown is not None:
+            self._create(item.id, shown, previous)
+
+    def _settle(self, item: Item) -> None:
+        call = self._calls.get(item.id)
+        if call is None:
+            self._create_call(item, item.output or item.error)
+        else:
+            self._answer(item.id, call, item.output or item.error or "{}", is_pending=False)
+
+    def _answer(self, ours: ItemId, call: _Call, output: str, *, is_pending: bool) -> None:
+        if call.output and not call.is_pending:
+            return
+        stale, call.output = call.output, upstream_id(f"{ours}_{'p' if is_pending else 'o'}")
+        call.is_pending = is_pending
+        if stale:
+            self._command("conversation.item.delete", item_id=stale)
+        self._create_as(
+            call.output, upstream.output_object(call.call_id, output), self.known.get(ours) if stale else None
+        )
+
+    def _add_output(self, item: Item, previous: ItemId | None) -> None:
+        """The client's answer to a call. The session may have renamed the call: its item says which it is."""
+        if item.id in self.known:
+            return
+        asked = next(
+            (
+                known
+                for known in reversed(self._session_items())
+                if known.type == "function_call" and known.call_id == item.call_id
+            ),
+            None,
+        )
+        call = self._calls.get(asked.id) if asked is not None else None
+        if call is None:
+            self._create(item.id, upstream.output_object(item.call_id, item.output), previous or "root")
+            return
+        if call.output:
+            self._command("conversation.item.delete", item_id=call.output)
+        self._create(item.id, upstream.output_object(call.call_id, item.output), previous or "root")
+        call.output, call.is_pending = self.known[item.id], False
+
+    def remove(self, item_id: ItemId) -> None:
+        theirs = self.known.pop(item_id, None)
+        call = self._calls.pop(item_id, None)
+        self._audio_bytes.pop(item_id, None)
+        if theirs is not None:
+            self._command("conversation.item.delete", item_id=theirs)
+        if call is not None and call.output and call.output not in self.known.values():
+            self._command("conversation.item.delete", item_id=call.output)
+
+    def truncate(self, item_id: ItemId, audio_end_ms: int) -> None:
+        """Cut a spoken item to what was heard. Of what nobody heard nothing stays: cutting at 0 is an error
+        there (failures.md D12). Text, and speech that was heard to its end, is left alone."""
+        theirs = self.known.get(item_id)
+        made_ms = self._audio_bytes.get(item_id, 0) // BYTES_PER_MS
+        if theirs is None:
+            return
+        if audio_end_ms <= 0:
+            self.remove(item_id)
+        elif audio_end_ms < made_ms:
+            self._command(
+                "conversation.item.truncate", item_id=theirs, content_index=0, audio_end_ms=audio_end_ms
+            )
+
+    def _create(self, ours: ItemId, shown: JsonObject, previous: str | None) -> None:
+        theirs = upstream_id(ours)
+        place = None
+        if previous == "root":
+            place = "root"
+        elif previous is not None:
+            # After an item that the provider does not have: the end is the best guess.
+            place = self.known.get(ItemId(previous))
+        self.known[ours] = theirs
+        self._create_as(theirs, shown, place)
+
+    def _create_as(self, theirs: str, shown: JsonObject, place: str | None) -> None:
+        where = {} if place is None else {"previous_item_id": place}
+        self._command("conversation.item.create", **where, item={"id": theirs, **shown})
+
+
+def upstream_id(ours: str) -> str:
+    """Our id where the provider takes it (at most 32 characters), else one made from it."""
+    if len(ours) <= STRICT_ID_LIMIT:
+        return ours
+    return f"ol_{sha256(ours.encode()).hexdigest()[:28]}"

@@ -1,0 +1,271 @@
+"""The upstream model link: OpenAI Realtime and every server that speaks it, by base URL and key.
+
+``OpenAIRealtimeLink`` is a ``ModelLink`` that hears: audio goes up and comes down as it is. It keeps one
+provider session at a time, judges it by what it receives, and renews it before the provider's cap at a
+quiet moment. Reconnecting after a loss is the session's job (``LinkSink.lost``): it knows what was in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from openline.adapters.link_openai_realtime.items import BYTES_PER_MS
+from openline.adapters.link_openai_realtime.session import Provider, ProviderSession
+from openline.adapters.link_openai_realtime.socket import Address, SocketSettings
+from openline.core.model import Item, SessionConfig
+from openline.errors import LinkError
+from openline.ports import LinkSink, ModelLink, ResponseStart
+from openline.types import ItemId, ResponseId, SessionId
+
+log = logging.getLogger("openline.link")
+
+OPENAI_URL = "https://api.openai.com/v1"
+TRANSCRIPTION = "gpt-4o-mini-transcribe"
+OPENING_BYTES = 30_000 * BYTES_PER_MS
+"""Caller audio kept while the link opens (30 s, DESIGN §5): somebody may be speaking already."""
+OVERLAP_BYTES = 300 * BYTES_PER_MS
+"""Audio that a renewed socket is given again, so that a word begun at the swap is heard from its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIRealtimeSettings:
+    """Seconds. ``rotate_s``: age at which the connection is renewed when it is quiet; ``rotate_by_s``: from
+    then on also while something plays or waits for its text, only not in a reply or in speech. Both stay
+    below the provider's cap of 60 min. ``stall_s``: a response without a byte; ``dead_s``: a line without one.
+    """
+
+    rotate_s: float = 55 * 60
+    rotate_by_s: float = 58 * 60
+    rotate_retry_s: float = 15
+    handshake_s: float = 10
+    stall_s: float = 10
+    ping_s: float = 20
+    dead_s: float = 45
+    check_s: float = 2
+    transcription: str = TRANSCRIPTION
+    socket: SocketSettings = field(default_factory=SocketSettings)
+
+
+class OpenAIRealtimeLink(ModelLink):
+    """``counts``: events that were unknown, malformed, garbage, errors; frames of audio that were dropped."""
+
+    hears = True
+
+    def __init__(self, provider: Provider, settings: OpenAIRealtimeSettings) -> None:
+        self._provider = provider
+        self._settings = settings
+        self._sink: LinkSink | None = None
+        self._session: ProviderSession | None = None
+        self._config = SessionConfig()
+        self._recent: deque[bytes] = deque()
+        self._recent_bytes = 0
+        self._keep_bytes = OPENING_BYTES
+        self._position = 0
+        self._is_playing = False
+        self._is_closed = False
+        self._commands = 0
+        """Changes of the conversation so far: a renewal that one of them has overtaken is void."""
+        self._born = 0.0
+        self._rotate_after = 0.0
+        self._rotation: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.rotations = 0
+        self.counts: Counter[str] = Counter()
+
+    # -- life
+
+    async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
+        self._sink, self._config = sink, config
+        session = ProviderSession(self._provider, sink, self._lost, self.counts)
+        await session.open(config, items)
+        if self._is_closed:
+            await session.close()
+            return
+        self._take(session)
+        self._keep_bytes = OVERLAP_BYTES
+        self._check()
+        sink.opened()
+
+    def _take(self, session: ProviderSession) -> None:
+        """From here on audio goes to ``session``; what was kept goes there first."""
+        now = asyncio.get_running_loop().time()
+        session.turns.begin_at(self._position, self._recent_bytes // 2)
+        for pcm in self._recent:
+            session.replay(pcm)
+        self._session = session
+        self._born = now
+        self._rotate_after = now + self._settings.rotate_s
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._rotation is not None and not self._rotation.done():
+            self._rotation.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._rotation
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _lost(self, error: LinkError) -> None:
+        self._session = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sink is not None and not self._is_closed:
+            self._sink.lost(error)
+
+    # -- watching and renewing
+
+    def _check(self) -> None:
+        session, settings = self._session, self._settings
+        if session is None or self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        session.check(now, stall_s=settings.stall_s, dead_s=settings.dead_s, ping_s=settings.ping_s)
+        if self._session is None:
+            return
+        is_idle = self._rotation is None or self._rotation.done()
+        if now >= self._rotate_after and is_idle and self._is_quiet(session, now):
+            self._rotation = loop.create_task(self._rotate(session))
+        self._timer = loop.call_later(settings.check_s, self._check)
+
+    def _is_quiet(self, session: ProviderSession, now: float) -> bool:
+        """Whether nothing would be cut by a swap. Late in its life a session may not be choosy."""
+        if session.replies.is_active or session.turns.is_speaking:
+            return False
+        is_late = now - self._born >= self._settings.rotate_by_s
+        return is_late or (not self._is_playing and session.turns.is_settled)
+
+    async def _rotate(self, old: ProviderSession) -> None:
+        """Open a second session with the whole history, then swap, if nothing happened meanwhile."""
+        assert self._sink is not None
+        loop = asyncio.get_running_loop()
+        mark = self._commands
+        new = ProviderSession(self._provider, self._sink, self._lost, self.counts)
+        try:
+            await new.open(self._config, self._sink.conversation())
+        except LinkError as error:
+            # The old one still works: it goes on, and if it ends first the session reconnects.
+            log.warning("renewing failed: %s", error)
+            self._rotate_after = loop.time() + self._settings.rotate_retry_s
+            return
+        except BaseException:
+            new.abort()
+            raise
+        is_void = self._commands != mark or not self._is_quiet(old, loop.time())
+        if self._is_closed or self._session is not old or is_void:
+            await new.close()
+            return
+        self._take(new)
+        self.rotations += 1
+        log.info("%s: connection renewed", self._provider.address.name)
+        await old.close()
+
+    def _change(self) -> ProviderSession | None:
+        self._commands += 1
+        return self._session
+
+    # -- audio up
+
+    def append_audio(self, pcm: bytes) -> None:
+        self._position += len(pcm) // 2
+        recent = self._recent
+        recent.append(pcm)
+        self._recent_bytes += len(pcm)
+        while self._recent_bytes > self._keep_bytes:
+            self._recent_bytes -= len(recent.popleft())
+        if self._session is not None:
+            self._session.append(pcm)
+
+    def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
+        if session := self._change():
+            session.commit(item_id, start, end)
+
+    def clear_audio(self) -> None:
+        self._recent.clear()
+        self._recent_bytes = 0
+        if session := self._change():
+            session.turns.clear()
+
+    def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
+        session = self._change()
+        return session is not None and session.recognize(item_id, pcm)
+
+    # -- the conversation
+
+    def update(self, config: SessionConfig) -> None:
+        self._config = config
+        if session := self._change():
+            session.update(config)
+
+    def add_item(self, item: Item, previous: ItemId | None) -> None:
+        session = self._change()
+        if session is not None and not session.turns.adopt(item):
+            session.conversation.add(item, previous)
+
+    def remove_item(self, item_id: ItemId) -> None:
+        if session := self._change():
+            session.conversation.remove(item_id)
+
+    def truncate(self, item_id: ItemId, audio_end_ms: int, text: str) -> None:
+        if session := self._change():
+            session.replies.made_so_far(item_id)
+            session.conversation.truncate(item_id, audio_end_ms)
+
+    # -- responses
+
+    def start_response(self, start: ResponseStart) -> None:
+        if session := self._change():
+            session.start(start)
+
+    def cancel_response(self, response: ResponseId) -> None:
+        if session := self._change():
+            session.replies.cancel(response)
+
+    def named(self, response: ResponseId, output_index: int, item_id: ItemId) -> None:
+        if self._session is not None:
+            self._session.replies.named(response, output_index, item_id)
+
+    def playing(self, is_playing: bool) -> None:
+        self._is_playing = is_playing
+
+
+class OpenAIRealtimeFactory:
+    """Makes links to ``model`` at ``base_url`` (``https://host/v1``; http, ws and wss too).
+
+    ``api_key`` is called at each connect, so that a key can change while the gateway runs. ``tls`` None: the
+    system's trust. Raises ConfigError for a URL that cannot be one.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: Callable[[], str],
+        *,
+        settings: OpenAIRealtimeSettings | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings or OpenAIRealtimeSettings()
+        address = Address.of(base_url, model)
+        if tls is None and address.url.startswith("wss"):
+            tls = ssl.create_default_context()  # once: reading the trust store takes tens of milliseconds
+        self._provider = Provider(
+            address,
+            api_key,
+            self._settings.transcription,
+            self._settings.handshake_s,
+            self._settings.socket,
+            tls,
+        )
+
+    def __call__(self, session: SessionId, config: SessionConfig) -> OpenAIRealtimeLink:
+        return OpenAIRealtimeLink(self._provider, self._settings)

@@ -1,0 +1,241 @@
+"""The user's side of the upstream link: audio up; speech, turns and their text down.
+
+The provider detects turns and names their items; the session names them too, a step later. ``adopt`` joins
+the two. Positions are samples appended to the link; the provider counts milliseconds of what reached it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from openline.adapters.link_openai_realtime.items import Command, Conversation
+from openline.core.audio import RATE
+from openline.core.model import Item
+from openline.ports import LinkSink
+from openline.types import ItemId
+from openline.wire import upstream
+from openline.wire.items import JsonObject
+
+COMMIT_MIN_SAMPLES = RATE // 10
+"""A provider refuses to commit less than 100 ms (B.7)."""
+CHUNK_BYTES = 2 * RATE
+"""One second a frame when audio is given again at once."""
+TURNS_KEPT = 64
+"""Turns whose text may still come."""
+
+
+@dataclass(slots=True)
+class _Spoken:
+    """One stretch of speech. ``ours`` once the session has named its item."""
+
+    theirs: str
+    start: int
+    end: int
+    is_stopped: bool = False
+    is_committed: bool = False
+    partial: str = ""
+    text: str | None = None
+    failed: str = ""
+    ours: ItemId | None = None
+
+
+class Turns:
+    """``send`` writes a frame; ``command`` an event with an id of its own."""
+
+    def __init__(
+        self, send: Callable[[bytes], None], command: Command, sink: LinkSink, conversation: Conversation
+    ) -> None:
+        self._send = send
+        self._command = command
+        self._sink = sink
+        self._conversation = conversation
+        self._spoken: dict[str, _Spoken] = {}
+        self._open: _Spoken | None = None
+        self._unnamed: deque[_Spoken] = deque()
+        self._commits: deque[tuple[ItemId, int, int]] = deque()
+        self._last_end = 0
+        self._offset = 0
+        """Link position minus the provider's, in samples."""
+        self.position = 0
+        """Samples appended to the link so far."""
+
+    # -- audio up
+
+    def begin_at(self, position: int, replayed: int) -> None:
+        """This socket takes over at ``position``; its last ``replayed`` samples are sent to it again first."""
+        self.position = self._last_end = position
+        self._offset = position - replayed
+
+    def append(self, pcm: bytes) -> None:
+        self.position += len(pcm) // 2
+        self._send(upstream.append_audio(pcm))
+
+    def skip(self, samples: int) -> None:
+        """Audio that was not sent: the provider's clock falls behind ours by so much."""
+        self.position += samples
+        self._offset += samples
+
+    def commit(self, item_id: ItemId, start: int, end: int) -> str:
+        """The client ended its turn. The event id, by which an error names it."""
+        self._commits.append((item_id, start, end))
+        return self._command("input_audio_buffer.commit")
+
+    def clear(self) -> None:
+        self._open = None
+        self._last_end = self.position
+        self._command("input_audio_buffer.clear")
+
+    def recognize(self, item_id: ItemId, pcm: bytes, detection: JsonObject | None) -> bool:
+        """Hear again what an earlier link was told: appended and committed at once, with detection off.
+
+        False while somebody speaks (it would be mixed with it) and for less than a provider may commit.
+        """
+        samples = len(pcm) // 2
+        if self._open is not None or samples < COMMIT_MIN_SAMPLES:
+            return False
+        if detection is not None:
+            self._detect(None)
+        self._command("input_audio_buffer.clear")
+        for at in range(0, len(pcm), CHUNK_BYTES):
+            self._send(upstream.append_audio(pcm[at : at + CHUNK_BYTES]))
+        self._offset -= samples
+        self.commit(item_id, self.position, self.position)
+        if detection is not None:
+            self._detect(detection)
+        return True
+
+    def _detect(self, detection: JsonObject | None) -> None:
+        session = {"type": "realtime", "audio": {"input": {"turn_detection": detection}}}
+        self._command("session.update", session=session)
+
+    # -- what the provider hears
+
+    def _at(self, ms: float) -> int:
+        return int(ms * RATE / 1000) + self._offset
+
+    def started(self, event: upstream.SpeechStarted) -> None:
+        if event.item_id in self._spoken:
+            return
+        start = max(self._last_end, min(self._at(event.audio_start_ms), self.position))
+        spoken = self._begin(event.item_id, start)
+        self._open = spoken
+        self._sink.speech_started(start)
+
+    def _begin(self, theirs: str, start: int) -> _Spoken:
+        spoken = self._spoken[theirs] = _Spoken(theirs, start, start)
+        while len(self._spoken) > TURNS_KEPT:
+            del self._spoken[next(iter(self._spoken))]
+        return spoken
+
+    def stopped(self, event: upstream.SpeechStopped) -> None:
+        spoken = self._spoken.get(event.item_id)
+        if spoken is not None and not spoken.is_stopped:
+            self._stop(spoken, self._at(event.audio_end_ms))
+
+    def _stop(self, spoken: _Spoken, end: int) -> None:
+        # A server that does not count its audio says 0: then the turn ends where we are.
+        spoken.end = end if spoken.start < end <= self.position else self.position
+        spoken.is_stopped = True
+        self._sink.speech_stopped(spoken.end)
+
+    def committed(self, event: upstream.Committed) -> None:
+        spoken = self._spoken.get(event.item_id)
+        if spoken is not None and spoken.is_committed:
+            return
+        if self._commits and (spoken is None or not spoken.is_stopped):
+            self._commit_of_ours(event.item_id, spoken)
+            return
+        if spoken is None:  # A server that detects turns and does not say when they began.
+            spoken = self._begin(event.item_id, self._last_end)
+            self._sink.speech_started(spoken.start)
+        if not spoken.is_stopped:
+            self._stop(spoken, self.position)
+        self._end(spoken)
+        self._unnamed.append(spoken)
+        self._sink.turn_committed(spoken.start, spoken.end)
+
+    def _commit_of_ours(self, theirs: str, spoken: _Spoken | None) -> None:
+        ours, start, end = self._commits.popleft()
+        spoken = spoken or self._begin(theirs, start)
+        spoken.start, spoken.end, spoken.is_stopped = start, end, True
+        self._end(spoken)
+        self._name(spoken, ours)
+
+    def _end(self, spoken: _Spoken) -> None:
+        spoken.is_committed = True
+        self._last_end = max(self._last_end, spoken.end)
+        if self._open is spoken:
+            self._open = None
+
+    def commit_failed(self, code: str) -> None:
+        """The provider refused the oldest commit of ours."""
+        if self._commits:
+            ours, _, _ = self._commits.popleft()
+            self._sink.turn_failed(ours, code)
+
+    # -- names
+
+    def adopt(self, item: Item) -> bool:
+        """The session's item for a turn that was reported: the provider has it already. False: it is none."""
+        part = item.content[0] if item.content else None
+        audio = part.audio if part is not None and part.text is None else None
+        if audio is None or not self._unnamed or item.id in self._conversation.known:
+            return False
+        length = audio.end - audio.start
+        fitting = (spoken for spoken in self._unnamed if spoken.end - spoken.start == length)
+        spoken = next(fitting, self._unnamed[0])
+        while self._unnamed[0] is not spoken:
+            # The session did not take this turn; then the model must not know it either.
+            self._command("conversation.item.delete", item_id=self._unnamed.popleft().theirs)
+        self._unnamed.popleft()
+        self._name(spoken, item.id)
+        return True
+
+    def _name(self, spoken: _Spoken, ours: ItemId) -> None:
+        spoken.ours = ours
+        self._conversation.bind(ours, spoken.theirs)
+        self._tell(spoken)
+
+    # -- text
+
+    def transcript_delta(self, event: upstream.TranscriptionDelta) -> None:
+        spoken = self._spoken.get(event.item_id)
+        if spoken is not None and event.delta:
+            spoken.partial += event.delta
+            if spoken is self._open:  # Once committed, the partial text belongs to no open turn.
+                self._sink.user_partial(spoken.partial)
+
+    def transcribed(self, event: upstream.TranscriptionCompleted) -> None:
+        spoken = self._spoken.get(event.item_id)
+        if spoken is not None and spoken.text is None:
+            spoken.text = event.transcript or ""
+            self._tell(spoken)
+
+    def transcription_failed(self, event: upstream.TranscriptionFailed) -> None:
+        spoken = self._spoken.get(event.item_id)
+        if spoken is not None and spoken.text is None:
+            spoken.failed = upstream.word(event.error.code if event.error else None)
+            self._tell(spoken)
+
+    def _tell(self, spoken: _Spoken) -> None:
+        if spoken.ours is None or (spoken.text is None and not spoken.failed):
+            return
+        self._spoken.pop(spoken.theirs, None)
+        if spoken.text is not None:
+            self._sink.turn_final(spoken.ours, spoken.text, None, spoken.start, spoken.end)
+        else:
+            self._sink.turn_failed(spoken.ours, spoken.failed)
+
+    # -- quiet
+
+    @property
+    def is_speaking(self) -> bool:
+        return self._open is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Nobody speaks, and every turn has its name and its text."""
+        waits = any(spoken.is_committed for spoken in self._spoken.values())
+        return self._open is None and not self._commits and not self._unnamed and not waits

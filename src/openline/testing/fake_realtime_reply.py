@@ -1,0 +1,227 @@
+"""One response of the fake provider: right, or wrong in the way it was told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from openline.core.audio import RATE
+
+CHUNK_MS = 40
+REPLY_FAULTS = {
+    "half_then_close": "half of the reply, then a close (``half_then_close:CODE``, 1006 cuts the line)",
+    "half_then_silence": "half of the reply, then nothing; pings are still answered",
+    "never": "the request is never answered",
+    "duplicate_done": "output_item.done and response.done come twice",
+    "late_created": "response.created comes after the first output",
+    "late_transcript": "the transcript comes after all audio, in one piece",
+    "done_only_transcript": "no transcript deltas, only the done event",
+    "odd_chunks": "audio in chunks of strange sizes",
+    "no_audio": "a spoken reply of text alone, and success",
+    "empty": "success without any output",
+    "unknown_item": "deltas for responses and items that do not exist, in between",
+    "garbage": "frames that are no JSON, no object, no known event, in between",
+    "huge_frame": "one frame of 40 MB",
+    "failed": "response.done failed (``failed:CODE``)",
+    "error_without_ids": "an error without event_id or code in place of the reply",
+    "cancelled": "the provider cancels it by itself",
+}
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeReply:
+    """What a response says: ``text``, or calls as (name, JSON arguments). ``audio_ms``: how long it speaks;
+    ``pace_s`` between chunks (0: all at once, as a fast provider). ``fault``: one of REPLY_FAULTS."""
+
+    text: str = "hello"
+    calls: tuple[tuple[str, str], ...] = ()
+    audio_ms: int = 400
+    pace_s: float = 0.0
+    fault: str = ""
+
+
+class Speaker(Protocol):
+    """What a response needs of its connection."""
+
+    session: Event
+    items: list[Event]
+
+    @property
+    def echoes_metadata(self) -> bool: ...
+
+    def new_id(self, kind: str) -> str: ...
+
+    def send(self, frame: Event | str | bytes) -> None: ...
+
+    def close(self, code: int, reason: str = "") -> None: ...
+
+    def freeze(self) -> None: ...
+
+
+class FakeResponse:
+    """One response being made."""
+
+    def __init__(self, connection: Speaker, ident: str, request: Event, reply: FakeReply) -> None:
+        self._connection = connection
+        self._id = ident
+        self._request = request
+        self._reply = reply
+        self._fault, _, self._argument = reply.fault.partition(":")
+        modalities = request.get("output_modalities") or connection.session.get("output_modalities")
+        self._is_spoken = (modalities or ["audio"]) == ["audio"]
+
+    @property
+    def _echoed(self) -> Event:
+        given = self._request.get("metadata")
+        return {"metadata": given} if given and self._connection.echoes_metadata else {}
+
+    def _send(self, kind: str, **values: object) -> None:
+        self._connection.send({"type": kind, **values})
+
+    def _created(self) -> None:
+        body = {"id": self._id, "object": "realtime.response", "status": "in_progress", "output": []}
+        self._send("response.created", response={**body, **self._echoed})
+
+    def end(self, status: str, details: Event | None = None) -> None:
+        usage = {
+            "total_tokens": 15,
+            "input_tokens": 10,
+            "output_tokens": 5,
+            "input_token_details": {"cached_tokens": 4, "audio_tokens": 6, "text_tokens": 4},
+            "output_token_details": {"audio_tokens": 3, "text_tokens": 2},
+        }
+        body = {"id": self._id, "object": "realtime.response", "status": status, "output": [], "usage": usage}
+        self._send("response.done", response={**body, "status_details": details, **self._echoed})
+
+    async def run(self) -> None:
+        fault = self._fault
+        if fault == "never":
+            return
+        if fault != "late_created":
+            self._created()
+        if fault == "failed":
+            self.end("failed", {"type": "failed", "error": {"type": "x", "code": self._argument or None}})
+            return
+        if fault != "empty":
+            for index, call in enumerate(self._reply.calls):
+                await self._call(index + bool(self._reply.text), *call)
+            if self._reply.text:
+                await self._message()
+        if fault == "cancelled":
+            self.end("cancelled", {"type": "cancelled", "reason": "turn_detected"})
+            return
+        for _ in range(2 if fault == "duplicate_done" else 1):
+            self.end("completed")
+
+    def _item(self, **values: object) -> Event:
+        return {"id": self._connection.new_id("item"), "object": "realtime.item", **values}
+
+    def _place(self, item: Event) -> None:
+        if self._request.get("conversation", "auto") == "auto":
+            self._connection.items.append(item)
+
+    async def _call(self, index: int, name: str, arguments: str) -> None:
+        call_id = self._connection.new_id("call")
+        item = self._item(
+            type="function_call", status="in_progress", name=name, call_id=call_id, arguments=""
+        )
+        place = {"response_id": self._id, "output_index": index}
+        self._place(item)
+        self._send("response.output_item.added", **place, item=item)
+        if self._fault == "late_created":
+            self._created()
+        here = {**place, "item_id": item["id"], "call_id": call_id}
+        for half in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
+            self._send("response.function_call_arguments.delta", **here, delta=half)
+        item.update(status="completed", arguments=arguments)
+        self._send("response.function_call_arguments.done", **here, name=name, arguments=arguments)
+        for _ in range(2 if self._fault == "duplicate_done" else 1):
+            self._send("response.output_item.done", **place, item=item)
+
+    async def _message(self) -> None:
+        text = self._reply.text
+        item = self._item(type="message", role="assistant", status="in_progress", content=[])
+        self._place(item)
+        place = {"response_id": self._id, "output_index": 0}
+        self._send("response.output_item.added", **place, item=item)
+        if self._fault == "late_created":
+            self._created()
+        here = {**place, "item_id": item["id"], "content_index": 0}
+        kind = "response.output_audio_transcript" if self._is_spoken else "response.output_text"
+        pieces = [word if at == 0 else f" {word}" for at, word in enumerate(text.split(" "))]
+        chunks = list(self._audio())
+        count = max(len(pieces), len(chunks))
+        sent = 0
+        is_told_late = self._fault in ("late_transcript", "done_only_transcript")
+        for at in range(count):
+            if at == count // 2 and await self._break():
+                return
+            if at < len(pieces) and not is_told_late:
+                self._send(f"{kind}.delta", **here, delta=pieces[at])
+            if at < len(chunks):
+                sent += len(chunks[at])
+                item["audio_ms"] = sent // 48
+                delta = base64.b64encode(chunks[at]).decode()
+                self._send("response.output_audio.delta", **here, delta=delta)
+            if self._reply.pace_s:
+                await asyncio.sleep(self._reply.pace_s)
+        if self._is_spoken:
+            self._send("response.output_audio.done", **here)
+        if self._fault == "late_transcript":
+            self._send(f"{kind}.delta", **here, delta=text)
+        self._send(f"{kind}.done", **here, **{"transcript" if self._is_spoken else "text": text})
+        content = {"type": "output_audio", "transcript": text} if self._is_spoken else _written(text)
+        item.update(status="completed", content=[content])
+        self._send("conversation.item.done", item=item)
+        for _ in range(2 if self._fault == "duplicate_done" else 1):
+            self._send("response.output_item.done", **place, item=item)
+
+    def _audio(self) -> Iterator[bytes]:
+        """A quiet square wave: nothing that a detector takes for speech."""
+        if not self._is_spoken or self._fault == "no_audio":
+            return
+        pcm = struct.pack("<2h", 500, -500) * (self._reply.audio_ms * RATE // 2000)
+        sizes = itertools.cycle(
+            (2, 31_998, 4, 962, 1_918) if self._fault == "odd_chunks" else (CHUNK_MS * 48,)
+        )
+        at = 0
+        for size in sizes:
+            if at >= len(pcm):
+                return
+            yield pcm[at : at + size]
+            at += size
+
+    async def _break(self) -> bool:
+        """Half of it was sent. True: no more of it comes."""
+        connection = self._connection
+        match self._fault:
+            case "half_then_close":
+                connection.close(int(self._argument or 1011))
+                return True
+            case "half_then_silence":
+                connection.freeze()
+                await asyncio.Event().wait()
+            case "unknown_item":
+                other = {"response_id": "resp_nobody", "item_id": "item_nobody", "output_index": 7}
+                self._send("response.output_audio.delta", **other, content_index=0, delta="AAAA")
+                self._send("response.output_text.delta", **{**other, "response_id": self._id}, delta="ghost")
+                self._send("response.done", response={"id": "resp_nobody", "status": "completed"})
+            case "garbage":
+                for frame in ("{not json", "[]", '"text"', '{"type":"vendor.special"}', '{"no":"type"}'):
+                    connection.send(frame)
+                connection.send('{"type":"response.output_audio.delta","response_id":"r","delta":"?"}')
+            case "huge_frame":
+                connection.send(b'{"type":"vendor.big","x":"' + b"x" * 40_000_000 + b'"}')
+            case _:
+                pass
+        return False
+
+
+def _written(text: str) -> Event:
+    return {"type": "output_text", "text": text}

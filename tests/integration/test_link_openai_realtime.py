@@ -1,0 +1,423 @@
+"""The upstream link against a provider that behaves: turns, replies, tools, history, renewal.
+
+Covers B1, B2, B14, D4, D12, E3, F1, F3, G1, G5 and G11 of the failure catalogue. Faults stand in
+test_link_openai_realtime_faults.py, stories through whole gateways in test_two_gateways.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from integration.upstream import (
+    LOUD,
+    MANUAL,
+    QUIET,
+    Scene,
+    ask,
+    play,
+    speak,
+    spoken,
+    typed,
+    until,
+)
+from openline.core.model import Item, Part, SessionConfig, ToolSpec
+from openline.testing.fake_realtime import FakeReply
+from openline.types import ItemId, ResponseId
+
+# ------------------------------------------------------------------------------------------ a conversation
+
+
+def test_a_text_turn_is_asked_for_under_our_id_and_comes_back_under_it() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(SessionConfig(modality="text", turn_detection=None))
+        assert scene.sink.names() == ["opened"] and scene.fake.seen_keys == ["sk-test"]
+        scene.sink.add(typed("item_a", "hello there"))
+        scene.link.start_response(ask("resp_1", SessionConfig(modality="text")))
+        await scene.done()
+        assert scene.sink.text[ResponseId("resp_1")] == "echo hello there"
+        assert scene.sink.names()[1:] == ["message_started", "message_finished", "response_finished"]
+        assert scene.sink.events[-1] == ("response_finished", "resp_1", "completed")
+        assert connection.of("response.create")[0]["response"]["metadata"] == {"openline_response": "resp_1"}
+        assert connection.items[0]["id"] == "item_a" and not connection.errors
+
+    play(do)
+
+
+def test_the_provider_only_detects_and_never_replies_by_itself() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(SessionConfig())
+        heard = connection.session["audio"]["input"]
+        assert heard["turn_detection"]["create_response"] is False
+        assert heard["turn_detection"]["interrupt_response"] is False
+        assert heard["transcription"] == {"model": "gpt-4o-mini-transcribe"}
+
+    play(do)
+
+
+def test_a_spoken_turn_is_the_providers_item_under_our_name() -> None:
+    async def do(scene: Scene) -> None:
+        scene.fake.transcripts = ["two screws please"]
+        connection = await scene.open(SessionConfig())
+        scene.link.append_audio(QUIET)
+        speak(scene)
+        await until(lambda: scene.sink.has("turn_final"))
+        told = [str(event[0]) for event in scene.sink.events]
+        assert told == ["opened", "speech_started", "speech_stopped", "turn_committed", "turn_final"]
+        assert scene.sink.of("speech_started")[0][1] == 480
+        start, end = 480, 480 + 10 * 480 + 25 * 480
+        assert scene.sink.of("turn_committed")[0] == ("turn_committed", start, end)
+        assert scene.sink.events[-1][1:] == ("item_turn0", "two screws please", start, end)
+        assert len(connection.items) == 1, "our item is the provider's, not a second one"
+        scene.link.remove_item(ItemId("item_turn0"))
+        await until(lambda: not connection.items)
+
+    play(do)
+
+
+def test_text_that_comes_before_our_name_waits_for_it() -> None:
+    async def do(scene: Scene) -> None:
+        scene.sink.names_items = False
+        connection = await scene.open(SessionConfig())
+        speak(scene)
+        await until(lambda: connection.items and scene.sink.has("turn_committed"))
+        await asyncio.sleep(0.02)
+        assert not scene.sink.has("turn_final")
+        _, start, end = scene.sink.of("turn_committed")[0]
+        scene.sink.add(spoken("item_late", int(str(start)), int(str(end))))
+        assert scene.sink.events[-1][:3] == ("turn_final", "item_late", "hello")
+
+    play(do)
+
+
+def test_a_turn_that_the_session_did_not_take_is_taken_from_the_model_too() -> None:
+    async def do(scene: Scene) -> None:
+        scene.sink.names_items = False
+        connection = await scene.open(SessionConfig())
+        speak(scene)
+        speak(scene, frames=20)
+        await until(lambda: len(scene.sink.of("turn_committed")) == 2)
+        _, start, end = scene.sink.of("turn_committed")[1]
+        scene.sink.add(spoken("item_second", int(str(start)), int(str(end))))
+        await until(lambda: len(connection.items) == 1)
+        assert scene.sink.of("turn_final")[0][1] == "item_second"
+
+    play(do)
+
+
+def test_a_transcription_that_fails_says_so_for_its_turn() -> None:
+    async def do(scene: Scene) -> None:
+        scene.fake.transcripts = ["(failed)"]
+        await scene.open(SessionConfig())
+        speak(scene)
+        await until(lambda: scene.sink.has("turn_failed"))
+        assert scene.sink.events[-1] == ("turn_failed", "item_turn0", "audio_unintelligible")
+
+    play(do)
+
+
+def test_a_manual_commit_is_mapped_and_one_that_is_too_short_fails_its_turn() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        scene.link.commit_audio(ItemId("item_short"), 0, 10)
+        await until(lambda: scene.sink.has("turn_failed"))
+        assert scene.sink.events[-1] == ("turn_failed", "item_short", "input_audio_buffer_commit_empty")
+        speak(scene)
+        scene.link.commit_audio(ItemId("item_long"), 0, 19_200)
+        await until(lambda: scene.sink.has("turn_final"))
+        assert scene.sink.of("turn_final") == [("turn_final", "item_long", "hello", 0, 19_200)]
+        assert len(connection.items) == 1
+
+    play(do)
+
+
+def test_audio_of_an_earlier_link_is_heard_again_and_moves_no_later_turn() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(SessionConfig())
+        assert scene.link.recognize(ItemId("item_before"), LOUD * 50)
+        assert not scene.link.recognize(ItemId("item_tiny"), LOUD)
+        await until(lambda: scene.sink.has("turn_final"))
+        assert scene.sink.events[-1][1] == "item_before"
+        assert not scene.sink.has("speech_started"), "it is no speech of now"
+        assert connection.session["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+        speak(scene)
+        await until(lambda: scene.sink.has("turn_committed"))
+        assert scene.sink.of("speech_started")[0][1] == 0
+
+    play(do)
+
+
+def test_a_spoken_reply_carries_all_audio_and_its_words() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open()
+        scene.fake.plan(FakeReply("one two three", audio_ms=500))
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+        assert len(scene.sink.audio[ResponseId("resp_1")]) == 500 * 48
+        assert scene.sink.text[ResponseId("resp_1")] == "one two three"
+
+    play(do)
+
+
+TOOL = ToolSpec("stock", "Parts in stock.", '{"type":"object","properties":{"part":{"type":"string"}}}')
+
+
+def test_a_call_of_the_gateway_is_answered_upstream_under_the_providers_call_id() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(replace(MANUAL, tools=(TOOL,)))
+        assert connection.session["tools"][0]["name"] == "stock"
+        scene.fake.plan(FakeReply("", (("stock", '{"part":"M8"}'), ("stock", '{"part":"M9"}'))))
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+        calls = scene.sink.of("call_started")
+        assert [call[4] for call in calls] == ["stock", "stock"]
+        assert scene.sink.of("call_finished")[1] == ("call_finished", "resp_1", 1, '{"part":"M9"}')
+        for index, output in ((1, "9"), (0, "8")):
+            item = Item(
+                ItemId(f"item_resp_1_{index}"),
+                "mcp_call",
+                "assistant",
+                call_id=str(calls[index][3]),
+                name="stock",
+                output=output,
+            )
+            scene.sink.add(item)
+        await until(lambda: len(connection.items) == 4)
+        outputs = {item["call_id"]: item["output"] for item in connection.items if "output" in item}
+        assert outputs == {calls[0][3]: "8", calls[1][3]: "9"} and not connection.errors
+        scene.link.start_response(ask("resp_2"))
+        await scene.done(2)
+        assert scene.sink.text[ResponseId("resp_2")].startswith("result ")
+
+    play(do)
+
+
+def test_a_clients_answer_finds_its_call_also_when_the_session_renamed_it() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        scene.fake.plan(FakeReply("", (("stock", "{}"),)))
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+        call = Item(
+            ItemId("item_resp_1_0"), "function_call", "assistant", call_id="call_renamed", name="stock"
+        )
+        scene.sink.items.append(call)
+        scene.sink.add(
+            Item(ItemId("item_out"), "function_call_output", "tool", call_id="call_renamed", output="5"),
+            "item_resp_1_0",
+        )
+        await until(lambda: connection.items[-1]["type"] == "function_call_output")
+        assert connection.items[-1]["call_id"] == scene.sink.of("call_started")[0][3]
+        assert not connection.errors
+
+    play(do)
+
+
+def test_what_was_heard_is_cut_upstream_and_what_nobody_heard_is_removed() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        for number in (1, 2, 3):
+            scene.link.start_response(ask(f"resp_{number}"))
+            await scene.done(number)
+        lengths = {item["id"]: item for item in connection.items}
+        assert [item["audio_ms"] for item in lengths.values()] == [400, 400, 400]
+        scene.link.truncate(ItemId("item_resp_1_0"), 150, "echo")
+        scene.link.truncate(ItemId("item_resp_2_0"), 0, "")
+        scene.link.truncate(ItemId("item_resp_3_0"), 5_000, "echo")
+        scene.link.truncate(ItemId("item_unknown"), 100, "")
+        await until(lambda: len(connection.items) == 2)
+        assert [item["audio_ms"] for item in connection.items] == [150, 400]
+        assert not connection.errors, "no truncate at 0 and none beyond the audio (D12)"
+
+    play(do)
+
+
+def test_a_reply_cancelled_and_asked_again_at_once_meets_no_busy_conversation() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        scene.fake.plan(FakeReply("a long one", audio_ms=4_000, pace_s=0.01), FakeReply("short"))
+        scene.link.start_response(ask("resp_1"))
+        await until(lambda: scene.sink.has("audio_delta"))
+        scene.link.cancel_response(ResponseId("resp_1"))
+        scene.link.start_response(ask("resp_2"))
+        scene.link.truncate(ItemId("item_resp_1_0"), 20, "a")
+        await scene.done()
+        assert scene.sink.of("response_finished") == [("response_finished", "resp_2", "completed")]
+        assert not connection.errors
+        scene.link.cancel_response(ResponseId("resp_2"))
+        scene.link.cancel_response(ResponseId("resp_unknown"))
+        await asyncio.sleep(0.01)
+        assert len(connection.of("response.cancel")) == 1, "what is over is not cancelled again (F3)"
+
+    play(do)
+
+
+def test_out_of_band_verbatim_and_context_go_up_as_the_request_says() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(replace(MANUAL, instructions="Be brief."))
+        config = replace(MANUAL, instructions="Be brief.")
+        note = Item(ItemId("n"), "message", "system", "system", content=(Part("input_text", "It rains."),))
+        requests = [
+            ask(
+                "r1",
+                config,
+                conversation="none",
+                has_input=True,
+                input=(typed("x", "sum up"),),
+                modality="text",
+            ),
+            ask("r2", config, verbatim="Good morning.", metadata=(("topic", "hi"),)),
+            ask("r3", config, context=(note,), tool_choice='"none"', tools=(TOOL,), max_output_tokens=9),
+        ]
+        for number, request in enumerate(requests, 1):
+            scene.link.start_response(request)
+            await scene.done(number)
+        one, two, three = (event["response"] for event in connection.of("response.create"))
+        assert one["conversation"] == "none" and one["input"][0]["content"][0]["text"] == "sum up"
+        assert "id" not in one["input"][0] and one["output_modalities"] == ["text"]
+        assert two["instructions"].endswith("Good morning.") and two["tools"] == [] and two["input"] == []
+        assert two["metadata"] == {"topic": "hi", "openline_response": "r2"}
+        assert three["instructions"] == "Be brief.\n\nIt rains." and "input" not in three
+        assert three["tool_choice"] == "none" and three["max_output_tokens"] == 9
+        assert len(three["tools"]) == 1
+
+    play(do)
+
+
+def test_settings_go_up_once_and_only_what_changed() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        scene.link.update(MANUAL)
+        scene.link.update(replace(MANUAL, instructions="New."))
+        await until(lambda: len(connection.of("session.update")) == 2)
+        assert connection.of("session.update")[1]["session"] == {"type": "realtime", "instructions": "New."}
+
+    play(do)
+
+
+HISTORY = (
+    typed("item_1", "how many M8"),
+    Item(ItemId("item_2"), "function_call", "assistant", call_id="call_1", name="stock", arguments="{}"),
+    Item(ItemId("item_3"), "function_call_output", "tool", call_id="call_1", output="7"),
+    Item(
+        ItemId("item_4"),
+        "message",
+        "assistant",
+        "assistant",
+        status="incomplete",
+        content=(Part("output_audio", "There are"),),
+        heard_ms=300,
+    ),
+    spoken("item_5", 0, 48_000, "and M9?"),
+    spoken("item_6", 48_000, 96_000),
+    Item(
+        ItemId("item_with_a_name_of_more_than_32_characters"),
+        "mcp_call",
+        "assistant",
+        call_id="call_2",
+        name="look",
+    ),
+)
+
+
+def test_a_new_link_is_given_the_history_as_heard_with_open_calls_pending() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(items=HISTORY)
+        await until(lambda: len(connection.items) == 7)
+        shown = [item.get("output") or item.get("content") or item["name"] for item in connection.items]
+        assert shown[0] == [{"type": "input_text", "text": "how many M8"}]
+        assert shown[2] == "7"
+        assert shown[3] == [{"type": "output_text", "text": "There are"}]
+        assert shown[4] == [{"type": "input_text", "text": "and M9?"}]
+        assert shown[5] == "look" and "pending" in shown[6]
+        assert not connection.errors and not connection.of("response.create")
+        scene.sink.add(replace(HISTORY[-1], output="found"))
+        await until(lambda: connection.items[-1].get("output") == "found")
+        assert len(connection.items) == 7 and not connection.errors, (
+            "the result takes the pending one's place"
+        )
+
+    play(do)
+
+
+def test_items_are_placed_where_the_session_has_them() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        scene.sink.add(typed("item_b", "b"))
+        scene.sink.add(typed("item_d", "d"), "item_b")
+        scene.sink.add(typed("item_c", "c"), "item_b")
+        scene.sink.add(typed("item_a", "a"))
+        scene.sink.add(typed("item_e", "e"), "item_unknown")
+        scene.sink.add(typed("item_a", "a again"))
+        await until(lambda: len(connection.items) == 5)
+        assert [item["id"] for item in connection.items] == [f"item_{c}" for c in "abcde"]
+
+    play(do)
+
+
+# ---------------------------------------------------------------------------------------------- renewal
+
+
+def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open(SessionConfig())
+        scene.link.playing(True)
+        speak(scene)
+        await until(lambda: scene.sink.has("turn_final"))
+        scene.sink.items = [spoken("item_turn0", 0, 16_800, "hello")]
+        await asyncio.sleep(0.3)
+        assert len(scene.fake.connections) == 1, "not while something plays"
+        scene.link.playing(False)
+        await until(lambda: scene.link.rotations == 1)
+        old, new = scene.fake.connections[:2]
+        await until(lambda: old.closed == 1000)
+        assert [item["content"][0]["text"] for item in new.items] == ["hello"]
+        events = len(scene.sink.events)
+        speak(scene, frames=12)
+        await until(lambda: len(scene.sink.of("turn_final")) == 2)
+        told = [event[0] for event in scene.sink.events[events:]]
+        assert told == ["speech_started", "speech_stopped", "turn_committed", "turn_final"]
+        assert scene.sink.of("speech_started")[-1][1] == 40 * 480, "positions go on"
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+        assert len(new.items) == 3 and scene.sink.names().count("opened") == 1
+
+    play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
+
+
+def test_a_renewal_that_something_overtook_is_void_and_tried_again() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open()
+        await until(lambda: len(scene.fake.connections) == 2)
+        scene.sink.add(typed("item_meanwhile", "wait"))
+        await until(lambda: scene.link.rotations == 1)
+        await until(lambda: [item["id"] for item in scene.fake.latest.items] == ["item_meanwhile"])
+
+    play(do, rotate_s=0.05, rotate_by_s=60.0)
+
+
+def test_a_renewal_that_fails_leaves_the_old_connection_as_it_was() -> None:
+    async def do(scene: Scene) -> None:
+        scene.fake.opens = ["ok", "http:503", "close:1011", "ok"]
+        await scene.open()
+        await until(lambda: scene.link.rotations == 1)
+        assert scene.sink.names() == ["opened"]
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+
+    play(do, rotate_s=0.1, rotate_by_s=60.0, rotate_retry_s=0.05)
+
+
+def test_closing_in_the_middle_of_anything_leaves_nothing_behind() -> None:
+    async def do(scene: Scene) -> None:
+        scene.fake.opens = ["ok", "silent"]
+        await scene.open()
+        await until(lambda: len(scene.fake.connections) == 2)
+        await scene.link.close()
+        await scene.link.close()
+        await until(lambda: all(connection.closed is not None for connection in scene.fake.connections))
+        assert scene.sink.names() == ["opened"]
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert not left
+
+    play(do, rotate_s=0.01)
