@@ -38,11 +38,13 @@ from openline.ports import (
     VoiceDetector,
 )
 from openline.runtime.gateway import Gateway, GatewaySettings
+from openline.runtime.model_choice import FirstOffered
 from openline.runtime.pipeline import PipelineFactory, PipelineParts
 from openline.server.app import Server
 from openline.server.auth import ApiKey, AuthPolicy, check_bind
 from openline.server.control import ControlApi, describe, transcript_line
 from openline.server.listener import server_tls
+from openline.server.responses import ResponsesApi
 from openline.settings import Settings
 from openline.types import Now, Seq, SessionId
 from openline.version import VERSION
@@ -87,6 +89,7 @@ class Running:
     port: int
     url: str
     notes: tuple[str, ...]
+    responses: ResponsesApi
     _stack: AsyncExitStack
 
     async def close(self) -> None:
@@ -152,7 +155,10 @@ async def start(
         await store.open()
         stack.push_async_callback(store.close)
         agent.bind_notes(store)
-        factory, notes = await _links(settings, agent, stack)
+        model = _language_model(settings, agent)
+        await model.start()
+        stack.push_async_callback(model.close)
+        factory, notes = await _links(settings, agent, model, stack)
         recordings = RecordingStore(settings.data / "recordings") if settings.record == "on" else None
         gateway = Gateway(
             store=store,
@@ -170,7 +176,7 @@ async def start(
         if taken:
             log.info("took over %d session(s) of the last run", taken)
         control = ControlApi(gateway, policy, VERSION, recordings)
-        server = Server(gateway, control)
+        server = Server(gateway, control, model)
         port = await server.open(settings.host, settings.port, ssl)
         stack.push_async_callback(server.close)
     except BaseException:
@@ -178,7 +184,7 @@ async def start(
         raise
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{'https' if ssl else 'http'}://{host}:{port}"
-    return Running(gateway, control, store, port, url, notes, stack)
+    return Running(gateway, control, store, port, url, notes, server.responses, stack)
 
 
 def _store(
@@ -201,8 +207,37 @@ def _store(
 # ------------------------------------------------------------------------------------------------ models
 
 
+def _language_model(settings: Settings, agent: Agent) -> LanguageModel:
+    """The agent's own, the one at ``llm_url``, or the embedded one. Not started yet."""
+    if agent.llm is not None:
+        return agent.llm
+    if not settings.llm_url:
+        return _rules_model()
+    from openline.adapters.llm_openai import Endpoint
+    from openline.adapters.llm_openai_responses import ResponsesModel, SocketPlan
+
+    endpoint = Endpoint(settings.llm_url, settings.llm_model, lambda: settings.llm_key)
+    plan = SocketPlan(
+        sockets_max=settings.llm_sockets,
+        lanes_per_socket=settings.llm_lanes,
+        store=settings.llm_store == "on",
+    )
+    if settings.llm_api == "responses-ws":
+        return ResponsesModel(endpoint, plan)
+    if not _has("httpx"):
+        if settings.llm_api == "auto":
+            return ResponsesModel(endpoint, plan)
+        raise ConfigError("llm_api: HTTP needs httpx.", hint="pip install 'openline[openai]'")
+    from openline.adapters.llm_openai_http import HttpModel
+
+    if settings.llm_api == "auto":
+        over_http = (HttpModel(endpoint, "responses"), HttpModel(endpoint, "chat"))
+        return FirstOffered([ResponsesModel(endpoint, plan), *over_http])
+    return HttpModel(endpoint, "chat" if settings.llm_api == "chat" else "responses")
+
+
 async def _links(
-    settings: Settings, agent: Agent, stack: AsyncExitStack
+    settings: Settings, agent: Agent, model: LanguageModel, stack: AsyncExitStack
 ) -> tuple[LinkFactory, tuple[str, ...]]:
     """The link factory that the model's name picks, started; and notes for people about what is missing."""
     name, _, argument = settings.model.partition(":")
@@ -220,18 +255,15 @@ async def _links(
             f"model: expected 'embedded' or 'scripted'; got '{settings.model}'.",
             hint="Other models come with the model links; see the README.",
         )
-    return await _pipeline(settings, agent, stack)
+    return await _pipeline(settings, agent, model, stack)
 
 
 async def _pipeline(
-    settings: Settings, agent: Agent, stack: AsyncExitStack
+    settings: Settings, agent: Agent, model: LanguageModel, stack: AsyncExitStack
 ) -> tuple[LinkFactory, tuple[str, ...]]:
     notes: list[str] = []
     recognizer = agent.stt or _recognizer(settings, notes)
     synthesizer = agent.tts or _synthesizer(settings, notes)
-    model = agent.llm or _rules_model()
-    await model.start()
-    stack.push_async_callback(model.close)
     for part in (recognizer, synthesizer):
         await _start_behind(part, stack)
     take, give_back = await _detectors(agent, notes, stack)

@@ -38,6 +38,14 @@ class Settings:
     recognizer_workers: int = 2
     recognizer_grammar: Path | None = None
     synthesizer: str = "auto"
+    llm_url: str = ""
+    llm_model: str = ""
+    llm_api: str = "auto"
+    llm_key_env: str = ""
+    llm_key: str = ""
+    llm_lanes: int = 1
+    llm_sockets: int = 8
+    llm_store: str = "off"
     node: str = "node-1"
     log_level: str = "info"
 
@@ -156,6 +164,30 @@ ROWS: tuple[Row, ...] = (
     Row("recognizer_workers", _number(1, 64), "Recognizer processes (about 100 MB each)."),
     Row("recognizer_grammar", Path, "File with one phrase a line: only these are recognised, and reliably."),
     Row("synthesizer", _choice("auto", "espeak", "tone"), "Voice of the embedded pipeline."),
+    Row(
+        "llm_url",
+        _word,
+        "Base URL of an OpenAI-compatible language model, such as http://127.0.0.1:11434/v1.",
+    ),
+    Row("llm_model", _word, "Its model's name as that server knows it."),
+    Row(
+        "llm_api",
+        _choice("auto", "responses-ws", "responses", "chat"),
+        "How it is spoken to: the Responses WebSocket, Responses or Chat Completions over HTTP.",
+    ),
+    Row("llm_key_env", _word, "Environment variable that holds its key (such as OPENAI_API_KEY)."),
+    Row("llm_key", _word, "Its key itself; OPENLINE_LLM_KEY keeps it off the command line.", is_secret=True),
+    Row(
+        "llm_lanes",
+        _number(1, 16),
+        "Lanes (stream_id) of one socket; 1 for servers without them, OpenAI has 16.",
+    ),
+    Row("llm_sockets", _number(1, 1_000), "Most sockets to it."),
+    Row(
+        "llm_store",
+        _choice("on", "off"),
+        "Let the provider store responses, so that a lost socket costs less.",
+    ),
     Row("node", _word, "Name of this node in the log."),
     Row(
         "log_level",
@@ -186,6 +218,13 @@ def load(environment: Mapping[str, str], given: Mapping[str, str | None]) -> Set
                 f"{source}: expected {error}{shown}.", hint="See 'openline serve --help'."
             ) from None
     settings = replace(Settings(), **values)
+    if settings.llm_key_env:
+        key = environment.get(settings.llm_key_env, "")
+        if not key:
+            raise ConfigError(f"llm_key_env: the variable '{settings.llm_key_env}' is not set.")
+        settings = replace(settings, llm_key=key)
+    if settings.llm_url and not settings.llm_model:
+        raise ConfigError("llm_model: expected the model's name beside llm_url.", hint="Add --llm-model.")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("tls_cert and tls_key: expected both or neither.")
     return settings

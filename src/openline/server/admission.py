@@ -24,7 +24,8 @@ from openline.server.problem import Reject
 from openline.server.secrets import StoredSecret
 from openline.server.upgrade import UpgradeRequest
 
-REALTIME_PATHS = frozenset({"/v1/realtime"})
+RESPONSES_PATH = "/v1/responses"
+SOCKET_PATHS = frozenset({"/v1/realtime", RESPONSES_PATH})
 
 
 class CredentialLookup(Protocol):
@@ -57,7 +58,7 @@ async def admit(
     request: UpgradeRequest,
     policy: AuthPolicy,
     lookup: CredentialLookup,
-    paths: frozenset[str] = REALTIME_PATHS,
+    paths: frozenset[str] = SOCKET_PATHS,
 ) -> Admission | Reject:
     """404 for an unknown path, 401 without a valid credential, 403 for a foreign page, else an Admission."""
     path = request.path.rstrip("/") or "/"

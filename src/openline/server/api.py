@@ -30,6 +30,7 @@ from openline.server.console_files import ConsoleFiles
 from openline.server.gateway_port import GatewayPort
 from openline.server.problem import Refusal, Reject, reject_for
 from openline.server.recording import recording_response
+from openline.server.responses import ResponsesApi, answer_post, read_stored
 from openline.server.routes import ROUTES, RouteSpec
 from openline.server.streams import Streams, choose_form
 from openline.types import Seq, SessionId
@@ -38,6 +39,8 @@ log = logging.getLogger("openline.server")
 
 MAX_BODY_BYTES = 256 * 1024
 """A request body; the largest is a session object with its tools."""
+MAX_RESPONSES_BYTES = 32 * 1024 * 1024
+"""A request for a response, over HTTP or WebSocket: it may hold images and a whole conversation."""
 BODY_TIMEOUT_S = 10.0
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 MAX_SAY_CHARS, MAX_REASON_CHARS = 4096, 64
@@ -48,13 +51,17 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    gateway: GatewayPort, *, files: ConsoleFiles | None = None, streams: Streams | None = None
+    gateway: GatewayPort,
+    *,
+    files: ConsoleFiles | None = None,
+    streams: Streams | None = None,
+    responses: ResponsesApi | None = None,
 ) -> Starlette:
     """The application. It holds no state of its own but how many streams are open.
 
     Runs without ASGI lifespan. Logs the type of an unexpected error, never a path's query or a body.
     """
-    handlers = Handlers(gateway, files or ConsoleFiles(), streams or Streams())
+    handlers = Handlers(gateway, files or ConsoleFiles(), streams or Streams(), responses)
     routes = [_route(spec, handlers) for spec in ROUTES]
     middleware = [Middleware(Guard, gateway=gateway, routes=routes)]
     origins = sorted(gateway.auth.allowed_origins)
@@ -132,7 +139,10 @@ class Guard:
 class Handlers:
     """One method for each row of the route table."""
 
-    def __init__(self, gateway: GatewayPort, files: ConsoleFiles, streams: Streams) -> None:
+    def __init__(
+        self, gateway: GatewayPort, files: ConsoleFiles, streams: Streams, responses: ResponsesApi | None
+    ) -> None:
+        self._responses = responses
         self._gateway = gateway
         self._files = files
         self._streams = streams
@@ -251,6 +261,24 @@ class Handlers:
         await secrets.store_secret(self._gateway.values, secret, stored)
         return _json(secrets.response_body(secret, expires_ms, session))
 
+    # -- responses
+
+    async def create_response(self, request: Request) -> Response:
+        body = await _read_body(request, MAX_RESPONSES_BYTES)
+        return await answer_post(self._responses_api(), _tenant(request), body)
+
+    async def show_response(self, request: Request) -> Response:
+        api = self._responses_api()
+        return _json(await read_stored(api, _tenant(request), request.path_params["response_id"]))
+
+    async def responses_without_upgrade(self, request: Request) -> Response:
+        return await self.realtime_without_upgrade(request)
+
+    def _responses_api(self) -> ResponsesApi:
+        if self._responses is None:
+            raise Refusal(Reject(404, "unknown_path", "This gateway has no language model."))
+        return self._responses
+
     # -- operation
 
     async def live(self, request: Request) -> Response:
@@ -312,15 +340,15 @@ def _integer(request: Request, name: str, default: int, *, low: int, high: int) 
     return int(text)
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
     """Raises Refusal: 413 over the limit, 408 when it does not arrive in time."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    message = f"Expected a body of at most {MAX_BODY_BYTES} bytes."
+                if len(body) > limit:
+                    message = f"Expected a body of at most {limit} bytes."
                     raise Refusal(Reject(413, "body_too_large", message, headers=(("Connection", "close"),)))
     except TimeoutError as error:
         message = f"Expected the whole body within {BODY_TIMEOUT_S:g} s."

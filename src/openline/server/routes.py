@@ -227,6 +227,38 @@ ROUTES: tuple[RouteSpec, ...] = (
     ),
     RouteSpec(
         "GET",
+        "/v1/responses",
+        "responses_without_upgrade",
+        "The WebSocket (OpenAI Responses, WebSocket mode); answers 101 to a handshake",
+        (Answer(101, "The WebSocket is open.", {}),),
+        problems=(426,),
+    ),
+    RouteSpec(
+        "POST",
+        "/v1/responses",
+        "create_response",
+        "Ask the gateway's language model for a response (OpenAI Responses)",
+        (
+            Answer(
+                200,
+                "The response, or its events when `stream` is true.",
+                {"application/json": _OBJECT, "text/event-stream": {"type": "string"}},
+            ),
+        ),
+        body=_OBJECT,
+        problems=(400,),
+    ),
+    RouteSpec(
+        "GET",
+        "/v1/responses/{response_id}",
+        "show_response",
+        "A stored response",
+        (_json(200, "The response.", _OBJECT),),
+        (Parameter("response_id", "path", "The response's id.", _STRING),),
+        problems=(404,),
+    ),
+    RouteSpec(
+        "GET",
         "/health/live",
         "live",
         "Whether the process answers",

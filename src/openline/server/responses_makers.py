@@ -1,0 +1,515 @@
+"""How a response of ``/v1/responses`` is made: straight from the language model, or as part of a session.
+
+``make_passing`` (``store: false``) asks the model and remembers the conversation for as long as the
+connection does; nothing of it reaches the log. ``StoredResponses`` (``store: true``) drives a session: one
+chain is one session, its input items and responses are facts, and a voice client may take it over.
+A fork is a new session; the shared prefix is copied into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from openline.core import facts as f
+from openline.core import inputs as i
+from openline.core.facts import Fact
+from openline.core.model import Item, Part, Problem, Usage
+from openline.core.session import Session, StoredStep
+from openline.errors import ClientProtocolError, LinkRejected, OpenlineError, SessionNotFound
+from openline.ports import LanguageModel, ModelDone, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
+from openline.runtime.driver import SessionDriver
+from openline.runtime.gateway import Gateway
+from openline.server.outbox import Outbox
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
+from openline.wire import responses_server as wire
+from openline.wire.responses_server import Create, Event, ResponseWriter
+
+log = logging.getLogger("openline.server")
+
+SPACE = "responses"
+"""Where the store keeps which session a response is in: ids only, no content."""
+ATTACHED_MAX = 32
+"""Sessions that one socket keeps attached; the oldest idle one is parked first."""
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A response that can be continued. ``session``: where it is stored, or None: then ``items`` is all of it.
+
+    ``chain`` names the conversation to the model. ``last``: the session's last item when it ended.
+    """
+
+    response_id: str
+    chain: SessionId
+    items: tuple[Item, ...] = ()
+    session: SessionId | None = None
+    last: str = ""
+
+
+@dataclass(slots=True)
+class Running:
+    """A response being made. ``cancel`` may be called at any time, once."""
+
+    response_id: str = ""
+    cancel: Callable[[], None] = lambda: None
+
+
+def public_id(session: SessionId, response_id: ResponseId) -> str:
+    """A session's response as clients of this API know it: the session's own ids are unique only within it."""
+    return f"resp_{session.removeprefix('sess_')}_{response_id.removeprefix('resp_')}"
+
+
+def now_s(gateway: Gateway) -> int:
+    return gateway.clock.now().wall_ms // 1000
+
+
+# ------------------------------------------------------------------------------------------ store: false
+
+
+class Passing:
+    """Responses that leave nothing behind."""
+
+    def __init__(self, gateway: Gateway, model: LanguageModel) -> None:
+        self._gateway = gateway
+        self._model = model
+
+    async def make(
+        self, asked: Create, chain: SessionId, items: tuple[Item, ...], emit: Emit, running: Running
+    ) -> Held | None:
+        """Make one response; what can be continued, or None when it failed or was cancelled.
+
+        Every way ends with one terminal event. If the task itself is cancelled nothing more is emitted.
+        """
+        writer = ResponseWriter(f"resp_{secrets.token_hex(16)}", asked, now_s(self._gateway), asked.model)
+        context = (*items, *asked.items)
+        running.response_id = writer.response_id
+        _send(emit, writer.created())
+        if not asked.generates:
+            _send(emit, writer.done("completed", usage=Usage()))
+            return Held(writer.response_id, chain, context)
+        maker = asyncio.get_running_loop().create_task(self._generate(asked, chain, context, writer, emit))
+        running.cancel = lambda: _stop(maker)
+        try:
+            output, done = await maker
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                maker.cancel()
+                raise
+            _send(emit, writer.done("cancelled"))
+            return None
+        except OpenlineError as error:
+            log.warning("response %s failed: %s", writer.response_id, error.code)
+            _send(emit, writer.done("failed", problem=problem_of(error)))
+            return None
+        status = "completed" if done.reason == "completed" else "incomplete"
+        _send(emit, writer.done(status, done.reason, done.usage))
+        return Held(writer.response_id, chain, (*context, *output))
+
+    async def _generate(
+        self, asked: Create, chain: SessionId, context: tuple[Item, ...], writer: ResponseWriter, emit: Emit
+    ) -> tuple[list[Item], ModelDone]:
+        request = ModelRequest(
+            chain,
+            ResponseId(writer.response_id),
+            asked.instructions or "",
+            context,
+            asked.tools,
+            asked.tool_choice,
+            asked.parallel_tool_calls,
+            asked.max_output_tokens,
+            asked.model,
+        )
+        made = _Made(writer, emit)
+        async with aclosing(self._model.generate(request)) as events:
+            async for event in events:
+                match event:
+                    case TextDelta(text):
+                        made.text(text)
+                    case ToolCallDelta(index, call_id, name, arguments):
+                        _send(emit, writer.call_delta(made.call(index, call_id, name), arguments))
+                    case ToolCallDone(index, call_id, name, arguments):
+                        made.call_done(made.call(index, call_id, name), call_id, name, arguments)
+                    case ModelDone():
+                        made.message_done()
+                        return made.items, event
+        raise AssertionError("a model ends with ModelDone")
+
+
+def _stop(task: asyncio.Task[tuple[list[Item], ModelDone]]) -> None:
+    task.cancel()
+
+
+class _Made:
+    """The output of one passing response, as it comes."""
+
+    def __init__(self, writer: ResponseWriter, emit: Emit) -> None:
+        self.items: list[Item] = []
+        self._writer = writer
+        self._emit = emit
+        self._calls: dict[int, int] = {}
+        self._message: int | None = None
+        self._text: list[str] = []
+        self._next = 0
+
+    def text(self, text: str) -> None:
+        if self._message is None:
+            self._message, self._next = self._next, self._next + 1
+            _send(self._emit, self._writer.message_started(self._message, f"msg_{secrets.token_hex(12)}"))
+        self._text.append(text)
+        _send(self._emit, self._writer.text(self._message, text))
+
+    def message_done(self) -> None:
+        if self._message is not None:
+            text = "".join(self._text)
+            _send(self._emit, self._writer.message_done(self._message, text))
+            content = (Part("output_text", text),)
+            # In the order in which it began: a model may have called after it.
+            said = Item(ItemId(""), "message", "assistant", "assistant", content=content)
+            self.items.insert(min(self._message, len(self.items)), said)
+            self._message = None
+            self._text.clear()
+
+    def call(self, index: int, call_id: str, name: str) -> int:
+        if index not in self._calls:
+            self._calls[index], self._next = self._next, self._next + 1
+            item_id = f"fc_{secrets.token_hex(12)}"
+            _send(self._emit, self._writer.call_started(self._calls[index], item_id, call_id, name))
+        return self._calls[index]
+
+    def call_done(self, at: int, call_id: str, name: str, arguments: str) -> None:
+        _send(self._emit, self._writer.call_done(at, arguments))
+        call = Item(ItemId(""), "function_call", "assistant", call_id=call_id, name=name, arguments=arguments)
+        self.items.append(call)
+
+
+def _send(emit: Emit, events: Sequence[Event]) -> None:
+    for event in events:
+        emit(event)
+
+
+def problem_of(error: OpenlineError) -> Problem:
+    """What a client is told of a model that failed: a code of the protocol, and no more."""
+    if isinstance(error, LinkRejected):
+        return Problem(
+            "server_error", "The gateway's model refused the request; its log says why.", "server_error"
+        )
+    return Problem("server_error", "The gateway's model is not available now; try again.", "server_error")
+
+
+# ------------------------------------------------------------------------------------------- store: true
+
+
+class Texter:
+    """A ``Client`` of one session that makes responses one after another and hears only of its own."""
+
+    def __init__(self, driver: SessionDriver, created_at: Callable[[], int]) -> None:
+        self.conn = ConnectionId(f"conn_{secrets.token_hex(8)}")
+        self.role: Role = "texter"
+        self.pacing_ms: int | None = None
+        self.driver = driver
+        self._created_at = created_at
+        self._outbox = Outbox(self._leave, self._full)
+        self._waiting: list[Event] = []
+        self._asked: Create | None = None
+        self._emit: Emit = lambda event: None
+        self._writer: ResponseWriter | None = None
+        self._current: ResponseId | None = None
+        self._running = Running()
+        self._ended: asyncio.Future[tuple[f.ResponseDone, list[Event]]] | None = None
+        self.is_gone = False
+
+    def attach(self) -> None:
+        self._outbox.durable(self.driver.durable_seq)
+        self.driver.attach(self, i.Attach(self.conn, "texter"))
+        self._outbox.open()
+
+    def detach(self) -> None:
+        if not self.is_gone:
+            self.is_gone = True
+            self._outbox.drop()
+            self.driver.detach(self.conn, 1000, True)
+
+    async def respond(
+        self, asked: Create, emit: Emit, running: Running
+    ) -> tuple[f.ResponseDone, list[Event]]:
+        """One response; its terminal fact, durable, and the events that are still to be sent for it.
+
+        Raises ClientProtocolError when the session refuses it. Cancellation cancels the response.
+        """
+        self._asked, self._emit, self._running = asked, emit, running
+        self._ended = asyncio.get_running_loop().create_future()
+        running.cancel = self._cancel
+        try:
+            self.driver.offer(i.CreateResponse(asked.request(), self.conn))
+            if self.driver.is_stopped:
+                self._fail("server_error", "The session moved; ask again.")
+            return await self._ended
+        except asyncio.CancelledError:
+            self._cancel()
+            raise
+        finally:
+            self._ended = self._writer = self._current = None
+
+    def _cancel(self) -> None:
+        if self._current is not None and not self.driver.is_stopped:
+            cuts = self.driver.playout.cuts()
+            self.driver.offer(i.CancelResponse(self._current, cuts, "client_cancelled", self.conn))
+
+    # -- what the runtime shows
+
+    def show(self, epoch: Epoch, first_seq: Seq, facts: Sequence[Fact]) -> None:
+        for offset, fact in enumerate(facts):
+            self._show(fact, Seq(first_seq + offset))
+
+    def _show(self, fact: Fact, seq: Seq) -> None:
+        writer = self._writer
+        if isinstance(fact, f.ResponseCreated) and fact.conn == self.conn and self._asked is not None:
+            state = self.driver.session.state
+            self._current = fact.response_id
+            public = public_id(state.session, fact.response_id)
+            self._writer = ResponseWriter(public, self._asked, self._created_at(), state.config.model)
+            self._running.response_id = public
+            self._put(self._writer.created(), seq)
+        elif writer is None or getattr(fact, "response_id", None) != self._current:
+            return
+        elif isinstance(fact, f.OutputItemAdded):
+            item = fact.item
+            if item.type == "message":
+                self._put(writer.message_started(fact.output_index, item.id), seq)
+            else:
+                call_id = item.call_id or item.id
+                self._put(writer.call_started(fact.output_index, item.id, call_id, item.name), seq)
+        elif isinstance(fact, f.OutputItemDone):
+            item = fact.item
+            done = writer.message_done if item.type == "message" else writer.call_done
+            text = item.text if item.type == "message" else item.arguments
+            self._put(done(fact.output_index, text, item.status), seq)
+        elif isinstance(fact, f.ResponseDone):
+            last = writer.done(fact.status, fact.reason, fact.usage, fact.problem)
+            ended = self._ended
+            self._outbox.then(lambda: _resolve(ended, (fact, last)), seq)
+
+    def _put(self, events: Sequence[Event], needs: Seq = Seq(0)) -> None:
+        for event in events:
+            self._waiting.append(event)
+            self._outbox.put(event[1], needs)
+
+    def _leave(self, payload: bytes) -> None:
+        self._emit(self._waiting.pop(0))
+
+    def durable(self, mark: Seq) -> None:
+        self._outbox.durable(mark)
+
+    def text_delta(self, response: ResponseId, item: ItemId, index: int, text: str, spoken: bool) -> None:
+        if self._writer is not None and response == self._current:
+            self._put(self._writer.text(index, text))
+
+    def call_delta(
+        self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool
+    ) -> None:
+        if self._writer is not None and response == self._current:
+            self._put(self._writer.call_delta(index, arguments))
+
+    def audio_delta(self, response: ResponseId, item: ItemId, index: int, pcm: bytes) -> None: ...
+
+    def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None: ...
+
+    def receipt(self, command: str, outcome: str) -> None: ...
+
+    def resend_item(self, item: Item, previous: ItemId | None) -> None: ...
+
+    def error(self, command: str, problem: Problem) -> None:
+        if problem.code != "response_cancel_not_active":
+            self._fail(problem.code, problem.message)
+
+    def close(self, code: int, reason: str) -> None:
+        self.is_gone = True
+        self._fail("server_error", "The session ended or moved; continue from the last response.")
+
+    def _full(self) -> None:
+        self._fail("server_error", "The log does not keep up; try again.")
+
+    def _fail(self, code: str, message: str) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(ClientProtocolError(message, code=code))
+
+
+def _resolve(
+    future: asyncio.Future[tuple[f.ResponseDone, list[Event]]] | None,
+    value: tuple[f.ResponseDone, list[Event]],
+) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)
+
+
+class StoredResponses:
+    """The stored chains of one connection (or one POST). ``close`` parks their sessions.
+
+    What the store knows of a response is its session and the session's last item then: enough to find its
+    context in the log, on any node and after any restart. A response of another tenant is not found.
+    """
+
+    def __init__(self, gateway: Gateway, tenant: str) -> None:
+        self._gateway = gateway
+        self._tenant = tenant
+        self._attached: OrderedDict[SessionId, Texter] = OrderedDict()
+        self._busy: set[SessionId] = set()
+
+    async def find(self, response_id: str) -> Held | None:
+        value = await self._gateway.store.get_value(SPACE, self._key(response_id))
+        if value is None:
+            return None
+        row = msgspec.json.decode(value, type=dict[str, str])
+        session = SessionId(row["session"])
+        return Held(response_id, session, session=session, last=row["last"])
+
+    def _key(self, response_id: str) -> str:
+        return f"{self._tenant}/{response_id}"
+
+    async def context(self, held: Held) -> tuple[Item, ...]:
+        """The conversation up to a stored response. Raises ClientProtocolError when it is no longer there."""
+        assert held.session is not None
+        driver = self._gateway.drivers.get(held.session)
+        try:
+            steps: list[StoredStep] = [] if driver else await self._gateway.read_steps(held.session)
+        except SessionNotFound:
+            raise wire.not_found(held.response_id) from None
+        state = driver.session.state if driver else Session.rebuild(steps).state
+        items = state.conversation()
+        ids = [item.id for item in items]
+        if not held.last:
+            return ()
+        if held.last not in ids:
+            raise wire.not_found(held.response_id)
+        return items[: ids.index(ItemId(held.last)) + 1]
+
+    async def make(self, asked: Create, parent: Held | None, emit: Emit, running: Running) -> Held | None:
+        """Make one response in its session; what can be continued, or None when it failed or was cancelled."""
+        texter = await self._texter(asked, parent)
+        session = texter.driver.session.state.session
+        self._busy.add(session)
+        try:
+            for item in asked.items:
+                texter.driver.offer(i.CreateItem(item, None, texter.conn))
+            if not asked.generates:
+                return await self._warm(asked, texter, emit)
+            done, last = await texter.respond(asked, emit, running)
+        finally:
+            self._busy.discard(session)
+        held = await self._keep(public_id(session, done.response_id), texter.driver)
+        _send(emit, last)
+        return held if done.status in ("completed", "incomplete") else None
+
+    async def _warm(self, asked: Create, texter: Texter, emit: Emit) -> Held:
+        """The items are in the log; nothing is asked of the model."""
+        model = texter.driver.session.state.config.model
+        writer = ResponseWriter(f"resp_{secrets.token_hex(16)}", asked, now_s(self._gateway), model)
+        _send(emit, writer.created())
+        await self._gateway.store.flush()
+        held = await self._keep(writer.response_id, texter.driver)
+        _send(emit, writer.done("completed", usage=Usage()))
+        return held
+
+    async def _keep(self, response_id: str, driver: SessionDriver) -> Held:
+        state = driver.session.state
+        last = state.last_item_id() or ""
+        row = msgspec.json.encode({"session": state.session, "last": last})
+        await self._gateway.store.put_value(SPACE, self._key(response_id), row)
+        return Held(response_id, state.session, session=state.session, last=last)
+
+    async def _texter(self, asked: Create, parent: Held | None) -> Texter:
+        """Attached to the session to go on in: the parent's, or a new one with its items."""
+        config = replace(self._gateway.agent.config, model=asked.model or self._gateway.agent.config.model)
+        if parent is None:
+            return self._attach(await self._gateway.create(self._tenant, config))
+        if parent.session is None:
+            message = "A stored response cannot continue one that was not stored; send the whole input."
+            raise ClientProtocolError(message, code=wire.NOT_FOUND, param="previous_response_id")
+        prefix = await self.context(parent)
+        texter = self._attached.get(parent.session)
+        if texter is None or texter.is_gone:
+            try:
+                driver = await self._gateway.load(parent.session, tenant=self._tenant)
+            except SessionNotFound:
+                raise wire.not_found(parent.response_id) from None
+            if not _goes_on(driver, parent):
+                driver = await self._gateway.create(self._tenant, config)
+                return self._attach(driver, prefix)
+            return self._attach(driver)
+        if parent.session in self._busy or not _goes_on(texter.driver, parent):
+            return self._attach(await self._gateway.create(self._tenant, config), prefix)
+        self._attached.move_to_end(parent.session)
+        return texter
+
+    def _attach(self, driver: SessionDriver, prefix: Sequence[Item] = ()) -> Texter:
+        texter = Texter(driver, lambda: now_s(self._gateway))
+        texter.attach()
+        for item in prefix:
+            driver.offer(i.CreateItem(replace(item, turn_id=None)))
+        self._attached[driver.session.state.session] = texter
+        for session in [s for s in self._attached if s not in self._busy][
+            : len(self._attached) - ATTACHED_MAX
+        ]:
+            self._attached.pop(session).detach()
+        return texter
+
+    def close(self) -> None:
+        for texter in self._attached.values():
+            texter.detach()
+        self._attached.clear()
+
+    async def read(self, response_id: str) -> bytes | None:
+        """The response object as it is stored, JSON; None when there is none of this tenant."""
+        held = await self.find(response_id)
+        if held is None or held.session is None:
+            return None
+        await self._gateway.store.flush()
+        try:
+            steps = await self._gateway.read_steps(held.session)
+        except SessionNotFound:
+            return None
+        return _read_back(steps, held.session, response_id)
+
+
+def _goes_on(driver: SessionDriver, parent: Held) -> bool:
+    """Nothing was added since: the chain goes on in this session, anything else is a fork."""
+    state = driver.session.state
+    return state.status != "ended" and state.active is None and (state.last_item_id() or "") == parent.last
+
+
+def _read_back(steps: Sequence[StoredStep], session: SessionId, response_id: str) -> bytes:
+    created: f.ResponseCreated | None = None
+    created_ms = 0
+    model = ""
+    for step in steps:
+        for fact in step.facts:
+            if isinstance(fact, f.SessionStarted):
+                model = fact.config.model
+            elif isinstance(fact, f.ResponseCreated) and public_id(session, fact.response_id) == response_id:
+                created, created_ms = fact, step.now.wall_ms
+            elif isinstance(fact, f.ResponseDone) and created and fact.response_id == created.response_id:
+                request = created.request
+                asked = Create(
+                    (),
+                    instructions=request.instructions or None,
+                    tools=request.tools or (),
+                    tool_choice=request.tool_choice or '"auto"',
+                    max_output_tokens=request.max_output_tokens,
+                    metadata=request.metadata,
+                )
+                writer = ResponseWriter(response_id, asked, created_ms // 1000, model)
+                wire.output_items(fact.output, writer)
+                return wire.encode(writer.response(fact.status, fact.reason, fact.usage, fact.problem))
+    warm = ResponseWriter(response_id, Create(()), created_ms // 1000, model)
+    return wire.encode(warm.response("completed", usage=Usage()))

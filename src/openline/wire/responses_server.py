@@ -1,0 +1,469 @@
+"""The Responses API as its server speaks it: a request to core values, one response to its events.
+
+Pure. ``decode`` reads what a client sends over WebSocket or in a POST, ``ResponseWriter`` renders one
+response: every event in the order and with the fields that the strictest client asks for
+(openai-protocols.md A.6, E.1). Content is rendered from what it is given, nothing is kept but the output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import msgspec
+
+from openline.core.model import Item, Part, Problem, ResponseRequest, ToolSpec, Usage
+from openline.errors import ClientProtocolError
+from openline.types import ItemId
+from openline.wire.check import MAX_ID, Fields, error
+from openline.wire.items import JsonObject, to_tool_choice, to_tools
+
+MAX_INPUT: Final = 10_000
+"""Input items of one request; the service names no limit."""
+MAX_OUTPUT_TOKENS: Final = 10_000_000
+MAX_METADATA: Final = 16
+NOT_FOUND: Final = "previous_response_not_found"
+_STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}", re.ASCII)
+_ROLES: Final = ("user", "assistant", "system", "developer")
+_ECHOED: Final = ("temperature", "top_p", "text", "truncation", "reasoning", "user", "service_tier")
+"""Settings that are shown again in the response and have no effect on the models of this gateway."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A response that a client asks for. ``items``: its input, without ids. ``stores``: it is to be durable."""
+
+    items: tuple[Item, ...]
+    model: str = ""
+    stream_id: str = ""
+    previous: str | None = None
+    instructions: str | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = '"auto"'
+    parallel_tool_calls: bool = True
+    max_output_tokens: int | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    stores: bool = True
+    streams: bool = False
+    generates: bool = True
+    echo: tuple[tuple[str, bytes], ...] = ()
+
+    def request(self) -> ResponseRequest:
+        """As a session is asked for it."""
+        return ResponseRequest(
+            modality="text",
+            instructions=self.instructions or "",
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            max_output_tokens=self.max_output_tokens,
+            metadata=self.metadata,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """``input`` is given back as it came."""
+
+    previous: str
+    input: object
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A vendor's event that asks for nothing."""
+
+
+def decode(payload: bytes) -> Create | Cancel | Steer | Ignored:
+    """A client's WebSocket frame. Raises ClientProtocolError."""
+    fields = Fields(_object(payload), "", None)
+    kind = fields.required_choice(
+        "type", ("response.create", "response.cancel", "response.steer", "response.processed")
+    )
+    match kind:
+        case "response.create":
+            return to_create(fields)
+        case "response.cancel":
+            return Cancel(fields.text("response_id", limit=MAX_ID) or "")
+        case "response.steer":
+            return Steer(fields.required_text("previous_response_id", limit=MAX_ID), fields.get("input"))
+        case _:
+            return Ignored()
+
+
+def stream_id_of(payload: bytes) -> str:
+    """The lane an error about ``payload`` belongs to; "" when it names none that could be."""
+    try:
+        name = _object(payload).get("stream_id")
+    except ClientProtocolError:
+        return ""
+    return name if isinstance(name, str) and _STREAM_ID.fullmatch(name) else ""
+
+
+def decode_body(payload: bytes) -> Create:
+    """The body of a POST. Raises ClientProtocolError."""
+    return to_create(Fields(_object(payload), "", None))
+
+
+def _object(payload: bytes) -> JsonObject:
+    try:
+        return msgspec.json.decode(payload, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise error("invalid_json", "Expected a JSON object; got something else.") from None
+
+
+def to_create(fields: Fields) -> Create:
+    if fields.flag("background", False):
+        raise fields.not_supported("background", "background responses; use a run")
+    for name in ("conversation", "prompt"):
+        if fields.get(name) is not None:
+            raise fields.not_supported(name, f"'{name}' on /v1/responses; use previous_response_id")
+    options = fields.child("prompt_cache_options")
+    prewarms = options is not None and options.flag("prewarm", False)
+    return Create(
+        items=_input(fields),
+        model=fields.text("model", limit=MAX_ID) or "",
+        stream_id=_stream_id(fields),
+        previous=fields.text("previous_response_id", limit=MAX_ID),
+        instructions=fields.text("instructions"),
+        tools=to_tools(fields),
+        tool_choice=to_tool_choice(fields) or '"auto"',
+        parallel_tool_calls=fields.flag("parallel_tool_calls", True),
+        max_output_tokens=fields.integer("max_output_tokens", 1, MAX_OUTPUT_TOKENS),
+        metadata=_metadata(fields),
+        stores=fields.flag("store", True),
+        streams=fields.flag("stream", False),
+        generates=fields.flag("generate", True) and not prewarms,
+        echo=tuple((name, fields.json_text(name).encode()) for name in _ECHOED if name in fields),
+    )
+
+
+def _stream_id(fields: Fields) -> str:
+    name = fields.get("stream_id")
+    if name is None:
+        return ""
+    if not isinstance(name, str) or not _STREAM_ID.fullmatch(name):
+        message = (
+            "The 'stream_id' field must be a non-empty string with at most 256 characters and may only "
+            "contain letters, numbers, underscores, hyphens, and periods."
+        )
+        raise error("invalid_stream_id", message, "stream_id")
+    return name
+
+
+def _metadata(fields: Fields) -> tuple[tuple[str, str], ...]:
+    pairs = fields.child("metadata")
+    if pairs is None:
+        return ()
+    if len(pairs.values) > MAX_METADATA:
+        message = f"Invalid 'metadata': expected at most {MAX_METADATA} properties."
+        raise fields.wrong("object_above_max_properties", message, "metadata")
+    return tuple((key, pairs.required_text(key, limit=512)) for key in pairs.values)
+
+
+# -------------------------------------------------------------------------------------------------- input
+
+
+def _input(fields: Fields) -> tuple[Item, ...]:
+    given = fields.get("input")
+    if isinstance(given, str):
+        return (_typed("user", (Part("input_text", fields.text("input")),)),)
+    found = [_item(entry) for entry in fields.children("input", limit=MAX_INPUT)]
+    return tuple(item for item in found if item is not None)
+
+
+def _item(fields: Fields) -> Item | None:
+    """None: a reasoning item, which only the model that made it can read."""
+    kind = fields.get("type")
+    if kind is None and "role" in fields:
+        return _message(fields)
+    match fields.required_choice("type", ("message", "function_call", "function_call_output", "reasoning")):
+        case "message":
+            return _message(fields)
+        case "function_call":
+            return Item(
+                ItemId(""),
+                "function_call",
+                "assistant",
+                call_id=fields.required_text("call_id", limit=MAX_ID),
+                name=fields.required_text("name", limit=MAX_ID),
+                arguments=fields.required_text("arguments"),
+            )
+        case "function_call_output":
+            call_id = fields.required_text("call_id", limit=MAX_ID)
+            return Item(ItemId(""), "function_call_output", "tool", call_id=call_id, output=_output(fields))
+        case _:
+            return None
+
+
+def _output(fields: Fields) -> str:
+    if isinstance(fields.get("output"), list):
+        parts = fields.children("output", limit=MAX_INPUT)
+        for part in parts:
+            part.required_choice("type", ("input_text", "output_text", "text"))
+        return " ".join(part.required_text("text") for part in parts)
+    return fields.required_text("output")
+
+
+def _message(fields: Fields) -> Item:
+    role = fields.required_choice("role", _ROLES)
+    fields.require("content")
+    text_type: Literal["input_text", "output_text"] = "output_text" if role == "assistant" else "input_text"
+    if isinstance(fields.get("content"), str):
+        return _typed(role, (Part(text_type, fields.text("content")),))
+    parts: list[Part] = []
+    for part in fields.children("content", limit=MAX_INPUT):
+        supported = ("input_text", "output_text", "text", "refusal", "input_image")
+        match part.required_choice("type", supported):
+            case "input_image":
+                url = part.required_text("image_url", limit=32 * 1024 * 1024)
+                detail = part.choice("detail", ("auto", "low", "high", "original")) or ""
+                parts.append(Part("input_image", image_url=url, detail=detail))
+            case "refusal":
+                parts.append(Part(text_type, part.required_text("refusal")))
+            case _:
+                parts.append(Part(text_type, part.required_text("text")))
+    return _typed(role, tuple(parts))
+
+
+def _typed(role: str, content: tuple[Part, ...]) -> Item:
+    match role:
+        case "assistant":
+            return Item(ItemId(""), "message", "assistant", "assistant", content=content)
+        case "user":
+            return Item(ItemId(""), "message", "user", "user", content=content)
+        case _:
+            return Item(ItemId(""), "message", "system", "system", content=content)
+
+
+# ------------------------------------------------------------------------------------------------ output
+
+Event = tuple[str, bytes]
+"""An event's type, and its JSON: the payload of a frame, or of ``data:``."""
+
+
+@dataclass(slots=True)
+class _Output:
+    item_id: str
+    call_id: str = ""
+    name: str = ""
+    text: str = ""
+    """Of a message, or the arguments of a call."""
+    status: str = "in_progress"
+
+    def item(self) -> JsonObject:
+        if self.name:
+            return {
+                "id": self.item_id,
+                "type": "function_call",
+                "call_id": self.call_id,
+                "name": self.name,
+                "arguments": "" if self.status == "in_progress" else self.text,
+                "status": self.status,
+            }
+        parts = [] if self.status == "in_progress" else [text_part(self.text)]
+        return {
+            "id": self.item_id,
+            "type": "message",
+            "role": "assistant",
+            "status": self.status,
+            "content": parts,
+        }
+
+
+def text_part(text: str) -> JsonObject:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+@dataclass(slots=True)
+class ResponseWriter:
+    """One response. Methods are called in the order in which things happen and return the events to send.
+
+    Output indexes are the caller's and must count from 0. ``created_at``: Unix seconds.
+    """
+
+    response_id: str
+    asked: Create
+    created_at: int
+    model: str = ""
+    _outputs: dict[int, _Output] = field(default_factory=dict)
+    _sequence: int = 0
+
+    def created(self) -> list[Event]:
+        shown = self.response("in_progress")
+        return [self._event(kind, response=shown) for kind in ("response.created", "response.in_progress")]
+
+    def message_started(self, index: int, item_id: str) -> list[Event]:
+        output = self._outputs[index] = _Output(item_id)
+        place = self._place(index)
+        return [
+            self._event("response.output_item.added", output_index=index, item=output.item()),
+            self._event("response.content_part.added", **place, content_index=0, part=text_part("")),
+        ]
+
+    def text(self, index: int, delta: str) -> list[Event]:
+        self._outputs[index].text += delta
+        place = self._place(index)
+        return [self._event("response.output_text.delta", **place, content_index=0, delta=delta, logprobs=[])]
+
+    def message_done(self, index: int, text: str, status: str = "completed") -> list[Event]:
+        output = self._outputs[index]
+        output.text, output.status = text, status
+        place = self._place(index)
+        return [
+            self._event("response.output_text.done", **place, content_index=0, text=text, logprobs=[]),
+            self._event("response.content_part.done", **place, content_index=0, part=text_part(text)),
+            self._event("response.output_item.done", output_index=index, item=output.item()),
+        ]
+
+    def call_started(self, index: int, item_id: str, call_id: str, name: str) -> list[Event]:
+        output = self._outputs[index] = _Output(item_id, call_id, name)
+        return [self._event("response.output_item.added", output_index=index, item=output.item())]
+
+    def call_delta(self, index: int, delta: str) -> list[Event]:
+        return [
+            self._event("response.function_call_arguments.delta", **self._place(index), delta=delta),
+        ]
+
+    def call_done(self, index: int, arguments: str, status: str = "completed") -> list[Event]:
+        output = self._outputs[index]
+        output.text, output.status = arguments, status
+        told: JsonObject = {**self._place(index), "name": output.name, "arguments": arguments}
+        return [
+            self._event("response.function_call_arguments.done", **told),
+            self._event("response.output_item.done", output_index=index, item=output.item()),
+        ]
+
+    def finish_open(self) -> list[Event]:
+        """What was cut in the middle: each open item ends as incomplete."""
+        events: list[Event] = []
+        for index, output in sorted(self._outputs.items()):
+            if output.status == "in_progress":
+                done = self.call_done if output.name else self.message_done
+                events += done(index, output.text, "incomplete")
+        return events
+
+    def done(
+        self, status: str, reason: str = "", usage: Usage | None = None, problem: Problem | None = None
+    ) -> list[Event]:
+        """The one terminal event. ``status``: completed | incomplete | failed | cancelled."""
+        events = self.finish_open()
+        shown = self.response(status, reason, usage, problem)
+        kind = "incomplete" if status == "cancelled" else status
+        return [*events, self._event(f"response.{kind}", response=shown)]
+
+    def response(
+        self,
+        status: str,
+        reason: str = "",
+        usage: Usage | None = None,
+        problem: Problem | None = None,
+    ) -> JsonObject:
+        """The response object as it is now."""
+        asked = self.asked
+        return {
+            "id": self.response_id,
+            "object": "response",
+            "created_at": self.created_at,
+            "status": status,
+            "background": False,
+            "error": None if problem is None else {"code": problem.code, "message": problem.message},
+            "incomplete_details": {"reason": reason} if status == "incomplete" else None,
+            "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens,
+            "metadata": dict(asked.metadata),
+            "model": self.model or asked.model,
+            "output": [output.item() for _, output in sorted(self._outputs.items())],
+            "parallel_tool_calls": asked.parallel_tool_calls,
+            "previous_response_id": asked.previous,
+            "store": asked.stores,
+            "tool_choice": msgspec.Raw(asked.tool_choice.encode()),
+            "tools": [_tool(tool) for tool in asked.tools],
+            "usage": None if usage is None else _usage(usage),
+            **{name: msgspec.Raw(value) for name, value in asked.echo},
+        }
+
+    def _place(self, index: int) -> JsonObject:
+        return {"item_id": self._outputs[index].item_id, "output_index": index}
+
+    def _event(self, kind: str, **values: object) -> Event:
+        shown: JsonObject = {"type": kind, "sequence_number": self._sequence, **values}
+        if self.asked.stream_id:
+            shown["stream_id"] = self.asked.stream_id
+        self._sequence += 1
+        return kind, _encode(shown)
+
+
+def _tool(tool: ToolSpec) -> JsonObject:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": msgspec.Raw(tool.parameters.encode()),
+        "strict": False,
+    }
+
+
+def _usage(usage: Usage) -> JsonObject:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def encode(values: JsonObject) -> bytes:
+    return _encode(values)
+
+
+def output_items(output: Sequence[Item], writer: ResponseWriter) -> None:
+    """Fill ``writer`` with a stored response's finished output, for a response object read back."""
+    for index, item in enumerate(output):
+        if item.type == "message":
+            writer.message_started(index, item.id)
+            writer.message_done(index, item.text, item.status)
+        else:
+            writer.call_started(index, item.id, item.call_id or item.id, item.name)
+            writer.call_done(index, item.arguments, item.status)
+
+
+def error_frame(problem: Problem, status: int = 400, stream_id: str = "") -> bytes:
+    """An error of a request or of the connection, as WebSocket mode nests it."""
+    inner: JsonObject = {
+        "type": problem.type,
+        "code": problem.code,
+        "message": problem.message,
+        "param": problem.param,
+    }
+    frame: JsonObject = {"type": "error", "status": status, "error": inner}
+    if stream_id:
+        frame["stream_id"] = stream_id
+    return _encode(frame)
+
+
+def steer_failed(steer: Steer) -> bytes:
+    """This server does not steer; the input is given back (A.7)."""
+    message = "This server cannot steer a response; send the input with the next response.create."
+    failure = {"type": "invalid_request_error", "code": "steering_not_supported", "message": message}
+    told = {"input": steer.input, "previous_response_id": steer.previous}
+    return _encode({"type": "response.steer.failed", "sequence_number": 0, "error": failure, "steer": told})
+
+
+def not_found(response_id: str) -> ClientProtocolError:
+    message = f"Previous response with id '{response_id[:MAX_ID]}' not found."
+    return error(NOT_FOUND, message, "previous_response_id")
+
+
+def response_of(terminal: bytes) -> bytes:
+    """The response object inside a terminal event, as it is."""
+    return bytes(msgspec.json.decode(terminal, type=dict[str, msgspec.Raw])["response"])

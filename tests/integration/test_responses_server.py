@@ -1,0 +1,517 @@
+"""``/v1/responses`` by stock ``openai`` clients: WebSocket mode, POST as JSON and as SSE, stored and passing.
+
+Every event is checked against the client's own typed models, strictly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import websockets
+from openai import AsyncOpenAI
+from openai.types.responses import Response as OpenAIResponse
+from openai.types.responses import ResponseStreamEvent
+from openai.types.responses.responses_server_event import ResponsesServerEvent
+from pydantic import TypeAdapter
+from websockets.asyncio.client import ClientConnection, connect
+
+from integration.gateway import running, spoken_agent, stories
+from openline.agent.agent import Agent
+from openline.bootstrap import Running
+from openline.core.model import Usage
+from openline.errors import LinkUnavailable
+from openline.ports import ModelRequest
+from openline.testing.fake_responses import FakeProvider
+from openline.testing.fake_responses_parts import Reply
+from openline.testing.llm import Call, Fail, Finish, Script, ScriptedModel, Wait, say
+
+Json = dict[str, Any]
+SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(ResponsesServerEvent)
+STREAM_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+TOOL: Any = {
+    "type": "function",
+    "name": "stock",
+    "parameters": {"type": "object", "properties": {}},
+    "strict": False,
+}
+
+
+def echo(request: ModelRequest) -> Script:
+    """Says how many items it was given, and the text of the last; calls two tools when it has any."""
+    last = request.items[-1] if request.items else None
+    if request.tools and (last is None or last.type != "function_call_output"):
+        calls = [Call("stock", '{"part": "hinge"}', "call_1"), Call("stock", '{"part": "bolt"}', "call_2")]
+        return [say("Let me see."), *calls]
+    text = "" if last is None else last.text or last.output
+    return [say(f"{len(request.items)}: {text}"), Finish("completed", Usage(9, 4, 2))]
+
+
+CLIENTS: list[AsyncOpenAI] = []
+"""Closed with the gateway they speak to."""
+
+
+@asynccontextmanager
+async def gateway(
+    data: Path, scripts: Any = echo, agent: Agent | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    model = scripts if isinstance(scripts, ScriptedModel) else ScriptedModel(scripts)
+    agent = agent or spoken_agent(llm=model)
+    async with running(data, agent, **settings) as started:
+        try:
+            yield started
+        finally:
+            while CLIENTS:
+                await CLIENTS.pop().close()
+
+
+def client_of(started: Running, key: str = "k") -> AsyncOpenAI:
+    CLIENTS.append(AsyncOpenAI(base_url=f"{started.url}/v1", api_key=key, max_retries=0))
+    return CLIENTS[-1]
+
+
+class Wire:
+    """A raw socket: one request at a time, every event checked."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    async def send(self, **values: Any) -> None:
+        await self.socket.send(json.dumps({"type": "response.create", "model": "m", **values}))
+
+    async def next(self) -> Json:
+        async with asyncio.timeout(5):
+            event: Json = json.loads(await self.socket.recv())
+        SERVER_EVENT.validate_python(event)
+        return event
+
+    async def until_end(self, lane: str | None = None) -> list[Json]:
+        events = [await self.next()]
+        while events[-1]["type"] not in ENDS:
+            events.append(await self.next())
+        assert {event.get("stream_id") for event in events} == {lane}
+        if events[-1]["type"] != "error":
+            first = events[0]["sequence_number"]
+            assert [event["sequence_number"] for event in events] == list(range(first, first + len(events)))
+        return events
+
+    async def ask(self, **values: Any) -> Json:
+        await self.send(**values)
+        return (await self.until_end(values.get("stream_id")))[-1]
+
+
+ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
+
+
+@asynccontextmanager
+async def socket_of(started: Running, key: str = "k") -> AsyncIterator[Wire]:
+    url = f"{started.url.replace('http', 'ws', 1)}/v1/responses"
+    async with connect(url, additional_headers={"Authorization": f"Bearer {key}"}) as socket:
+        yield Wire(socket)
+
+
+def text_of(event: Json) -> str:
+    return "".join(c["text"] for o in event["response"]["output"] for c in o.get("content", []))
+
+
+each_store = pytest.mark.parametrize("store", [True, False], ids=["stored", "passing"])
+
+
+# ---------------------------------------------------------------------------------------- stock clients
+
+
+@each_store
+def test_openai_python_over_websocket(tmp_path: Path, store: bool) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started, client_of(started).responses.connect() as line:
+            await line.response.create(model="m", input="hello", store=store, stream_id="main")
+            kinds = []
+            async for event in line:
+                SERVER_EVENT.validate_python(event.to_dict(mode="json"))
+                assert event.stream_id == "main"
+                kinds.append(event.type)
+                if event.type == "response.completed":
+                    break
+            assert event.response.output_text == "1: hello"
+            assert (
+                event.response.usage is not None
+                and event.response.usage.input_tokens_details.cached_tokens == 2
+            )
+            assert [k for k in dict.fromkeys(kinds)] == [
+                "response.created",
+                "response.in_progress",
+                "response.output_item.added",
+                "response.content_part.added",
+                "response.output_text.delta",
+                "response.output_text.done",
+                "response.content_part.done",
+                "response.output_item.done",
+                "response.completed",
+            ]
+            previous = event.response.id
+            await line.response.create(
+                model="m", input="more", store=store, stream_id="main", previous_response_id=previous
+            )
+            async for event in line:
+                if event.type == "response.completed":
+                    break
+            assert event.response.output_text == "3: more"
+
+    asyncio.run(story())
+
+
+@each_store
+def test_openai_python_over_http(tmp_path: Path, store: bool) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started:
+            client = client_of(started)
+            whole = await client.responses.create(model="m", input="hello", store=store, metadata={"a": "b"})
+            OpenAIResponse.model_validate(whole.to_dict(mode="json"))
+            assert (whole.output_text, whole.status, whole.metadata) == ("1: hello", "completed", {"a": "b"})
+            events = []
+            more: Any = {"previous_response_id": whole.id} if store else {}
+            async for event in await client.responses.create(
+                model="m", input="more", store=store, stream=True, **more
+            ):
+                STREAM_EVENT.validate_python(event.to_dict(mode="json"))
+                events.append(event)
+            last = events[-1]
+            assert last.type == "response.completed"
+            assert last.response.output_text == ("3: more" if store else "1: more")
+            if store:
+                again = await client.responses.retrieve(last.response.id)
+                assert again.output_text == "3: more" and again.usage == last.response.usage
+            with pytest.raises(openai.NotFoundError):
+                await client.responses.retrieve("resp_none")
+
+    asyncio.run(story())
+
+
+@each_store
+def test_parallel_tool_calls_and_their_outputs(tmp_path: Path, store: bool) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started, socket_of(started) as line:
+            await line.send(input=[{"role": "user", "content": "stock?"}], tools=[TOOL], store=store)
+            events = await line.until_end()
+            done = [e for e in events if e["type"] == "response.function_call_arguments.done"]
+            assert [(e["name"], e["arguments"]) for e in done] == [
+                ("stock", '{"part": "hinge"}'),
+                ("stock", '{"part": "bolt"}'),
+            ]
+            first = events[-1]["response"]
+            assert [item["type"] for item in first["output"]] == ["message", "function_call", "function_call"]
+            outputs = [
+                {"type": "function_call_output", "call_id": f"call_{n}", "output": f"{n}2"} for n in (1, 2)
+            ]
+            end = await line.ask(input=outputs, tools=[TOOL], previous_response_id=first["id"], store=store)
+            assert text_of(end) == "6: 22"
+
+    asyncio.run(story())
+
+
+# ------------------------------------------------------------------------------------------------- lanes
+
+
+def test_lanes_run_beside_each_other_and_one_lane_in_order(tmp_path: Path) -> None:
+    held = asyncio.Event()
+
+    def scripts(request: ModelRequest) -> Script:
+        return [Wait(held), *echo(request)] if request.items[-1].text == "slow" else echo(request)
+
+    async def story() -> None:
+        async with gateway(tmp_path / "d", scripts) as started, socket_of(started) as line:
+            await line.send(input="slow", store=False, stream_id="a")
+            await line.send(input="after", store=False, stream_id="a")
+            assert (await line.next())["stream_id"] == "a"
+            assert (await line.next())["type"] == "response.in_progress"
+            assert text_of(await line.ask(input="quick", store=False, stream_id="b")) == "1: quick"
+            held.set()
+            assert text_of((await line.until_end("a"))[-1]) == "1: slow"
+            assert text_of((await line.until_end("a"))[-1]) == "1: after"
+
+    asyncio.run(story())
+
+
+def test_a_lane_remembers_its_newest_response_only_and_a_fork_copies_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started, socket_of(started) as line:
+            one = (await line.ask(input="1", store=False))["response"]["id"]
+            fork = await line.ask(input="f", store=False, stream_id="fork", previous_response_id=one)
+            two = await line.ask(input="2", store=False, previous_response_id=one)
+            assert (text_of(fork), text_of(two)) == ("3: f", "3: 2")
+            lost = await line.ask(input="x", store=False, previous_response_id=one)
+            assert lost["error"]["code"] == "previous_response_not_found" and lost["status"] == 400
+            again = await line.ask(input="3", store=False, previous_response_id=two["response"]["id"])
+            assert text_of(again) == "5: 3"
+            async with socket_of(started) as other:
+                gone = await other.ask(input="x", store=False, previous_response_id=again["response"]["id"])
+                assert gone["error"]["code"] == "previous_response_not_found", "it lived with its socket"
+
+    asyncio.run(story())
+
+
+def test_a_failed_continuation_evicts_its_parent(tmp_path: Path) -> None:
+    def scripts(request: ModelRequest) -> Script:
+        return [Fail(LinkUnavailable("down"))] if request.items[-1].text == "fail" else echo(request)
+
+    async def story() -> None:
+        async with gateway(tmp_path / "d", scripts) as started, socket_of(started) as line:
+            one = (await line.ask(input="1", store=False))["response"]["id"]
+            failed = await line.ask(input="fail", store=False, previous_response_id=one)
+            assert failed["type"] == "response.failed"
+            assert failed["response"]["error"]["code"] == "server_error"
+            lost = await line.ask(input="2", store=False, previous_response_id=one)
+            assert lost["error"]["code"] == "previous_response_not_found"
+
+    asyncio.run(story())
+
+
+def test_limits_of_names_and_lanes(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started, socket_of(started) as line:
+            await line.send(input="x", store=False, stream_id="")
+            assert (await line.next())["error"]["code"] == "invalid_stream_id"
+            for number in range(32):
+                await line.ask(input="x", store=False, stream_id=f"lane{number}")
+            await line.send(input="x", store=False, stream_id="lane32")
+            refused = await line.next()
+            assert refused["error"]["code"] == "websocket_stream_limit_reached"
+            assert refused["stream_id"] == "lane32"
+            assert text_of(await line.ask(input="x", store=False, stream_id="lane31")) == "1: x"
+            await line.socket.send("no json")
+            assert (await line.next())["error"]["code"] == "invalid_json"
+            await line.socket.send(json.dumps({"type": "response.dance"}))
+            assert (await line.next())["error"]["code"] == "invalid_value"
+            await line.socket.send(b"\x00")
+            assert (await line.next())["type"] == "error"
+            steer = {"type": "response.steer", "previous_response_id": "resp_1", "input": "also"}
+            await line.socket.send(json.dumps(steer))
+            failed = await line.next()
+            assert failed["error"]["code"] == "steering_not_supported" and failed["steer"]["input"] == "also"
+
+    asyncio.run(story())
+
+
+@each_store
+def test_a_warm_up_can_be_continued(tmp_path: Path, store: bool) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started, socket_of(started) as line:
+            await line.send(input="context", store=store, generate=False)
+            warm = await line.until_end()
+            assert [e["type"] for e in warm] == [
+                "response.created",
+                "response.in_progress",
+                "response.completed",
+            ]
+            response = warm[-1]["response"]
+            assert response["output"] == [] and response["usage"]["output_tokens"] == 0
+            end = await line.ask(input="go", store=store, previous_response_id=response["id"])
+            assert text_of(end) == "2: go"
+
+    asyncio.run(story())
+
+
+@each_store
+def test_cancel_ends_a_response_once(tmp_path: Path, store: bool) -> None:
+    never = asyncio.Event()
+
+    def scripts(request: ModelRequest) -> Script:
+        return [say("begun to"), Wait(never)] if request.items[-1].text == "talk" else echo(request)
+
+    async def story() -> None:
+        async with gateway(tmp_path / "d", scripts) as started, socket_of(started) as line:
+            await line.send(input="talk", store=store)
+            while (event := await line.next())["type"] != "response.output_text.delta":
+                if event["type"] == "response.created":
+                    response_id = event["response"]["id"]
+            await line.socket.send(json.dumps({"type": "response.cancel", "response_id": "resp_other"}))
+            await line.socket.send(json.dumps({"type": "response.cancel", "response_id": response_id}))
+            events = [await line.next()]
+            while events[-1]["type"] not in ENDS:
+                events.append(await line.next())
+            end = events[-1]
+            assert (end["type"], end["response"]["status"]) == ("response.incomplete", "cancelled")
+            assert end["response"]["output"][0]["status"] == "incomplete"
+            assert text_of(await line.ask(input="next", store=store)) == "1: next"
+
+    asyncio.run(story())
+
+
+def test_the_cap_and_the_drain_tell_clients_to_come_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started:
+            started.responses.life_s = 0.05
+            async with socket_of(started) as line:
+                assert (await line.next())["error"]["code"] == "websocket_connection_limit_reached"
+                with pytest.raises(websockets.ConnectionClosedOK):
+                    await line.socket.recv()
+            started.responses.life_s = 60
+            async with socket_of(started) as line:
+                await line.ask(input="x", store=False)
+                started.responses.close()
+                with pytest.raises(websockets.ConnectionClosed) as closed:
+                    await line.socket.recv()
+                assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
+
+    asyncio.run(story())
+
+
+# ----------------------------------------------------------------------------------------------- storing
+
+
+def test_a_stored_chain_is_one_session_across_sockets_and_restarts(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started:
+            async with socket_of(started) as line:
+                one = (await line.ask(input="one"))["response"]["id"]
+            async with socket_of(started) as line:
+                two = (await line.ask(input="two", previous_response_id=one))["response"]["id"]
+        async with gateway(data) as started:
+            three = await client_of(started).responses.create(
+                model="m", input="three", previous_response_id=two
+            )
+            assert three.output_text == "5: three"
+            sessions = await started.store.sessions()
+            assert len(sessions) == 1
+        (story_,) = stories(data).values()
+        assert len(story_.of("response.done")) == 3 and story_.status == "parked"
+        assert len(story_.of("openline.turn.committed")) == 3
+
+    asyncio.run(story())
+
+
+def test_a_fork_of_a_stored_chain_is_a_session_of_its_own(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            two = await line.ask(input="two", previous_response_id=one)
+            fork = await line.ask(input="other", previous_response_id=one)
+            assert (text_of(two), text_of(fork)) == ("3: two", "3: other")
+            again = await line.ask(input="on", previous_response_id=fork["response"]["id"])
+            assert text_of(again) == "5: on"
+        assert len(stories(data)) == 2
+
+    asyncio.run(story())
+
+
+def test_nothing_that_was_not_to_be_stored_is_in_the_log(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started:
+            async with socket_of(started) as line:
+                one = await line.ask(input="a xylophone", store=False)
+                refused = await line.ask(input="x", previous_response_id=one["response"]["id"], store=True)
+                assert refused["error"]["code"] == "previous_response_not_found"
+            await client_of(started).responses.create(model="m", input="a xylophone", store=False)
+            stored = (await client_of(started).responses.create(model="m", input="open")).id
+            async with socket_of(started) as line:
+                end = await line.ask(input="a xylophone", store=False, previous_response_id=stored)
+                assert text_of(end) == "3: a xylophone"
+
+    asyncio.run(story())
+    assert b"open" in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
+    assert b"xylophone" not in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
+
+
+def test_a_response_of_another_tenant_is_not_found(tmp_path: Path) -> None:
+    async def story() -> None:
+        keys = {"one": "sk-one-0123456789", "two": "sk-two-0123456789"}
+        async with gateway(tmp_path / "d", api_keys=keys) as started:
+            with pytest.raises(openai.AuthenticationError):
+                await client_of(started, "wrong").responses.create(model="m", input="x")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                async with socket_of(started, "wrong"):
+                    pass
+            assert refused.value.response.status_code == 401
+
+    asyncio.run(story())
+
+
+def test_bad_requests_over_http(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started:
+            client = client_of(started)
+            with pytest.raises(openai.BadRequestError, match="background"):
+                await client.responses.create(model="m", input="x", background=True)
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.responses.create(model="m", input="x", previous_response_id="resp_none")
+            assert caught.value.code == "previous_response_not_found"
+            with pytest.raises(openai.BadRequestError):
+                await client.responses.create(
+                    model="m", input="x", previous_response_id="resp_none", stream=True
+                )
+
+    asyncio.run(story())
+
+
+def test_a_client_that_goes_away_stops_its_post(tmp_path: Path) -> None:
+    never = asyncio.Event()
+    model = ScriptedModel(lambda request: [say("begun"), Wait(never)])
+
+    async def story() -> None:
+        async with gateway(tmp_path / "d", model) as started:
+            stream = await client_of(started).responses.create(model="m", input="x", store=False, stream=True)
+            async for event in stream:
+                if event.type == "response.output_text.delta":
+                    break
+            await stream.close()
+            async with asyncio.timeout(5):
+                while not model.closed:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(story())
+
+
+# ------------------------------------------------------------------------------------------------ chained
+
+
+def test_the_voice_pipeline_of_one_gateway_thinks_with_another(tmp_path: Path) -> None:
+    """A's language model is ``llm_openai_responses`` against B's ``/v1/responses``."""
+
+    async def story() -> None:
+        async with gateway(tmp_path / "b") as far:
+            mine = spoken_agent("good morning", builtin_tools=False)
+            url = f"{far.url}/v1"
+            settings: Json = {"model": "embedded", "llm_url": url, "llm_model": "m"}
+            async with gateway(tmp_path / "a", agent=mine, **settings) as near:
+                async with client_of(near).realtime.connect(model="m") as line:
+                    said = []
+                    for text in ("one", "two"):
+                        content: Any = [{"type": "input_text", "text": text}]
+                        await line.conversation.item.create(
+                            item={"type": "message", "role": "user", "content": content}
+                        )
+                        await line.response.create(response={"output_modalities": ["text"]})
+                        async for event in line:
+                            if event.type == "response.output_text.done":
+                                said.append(event.text)
+                            if event.type == "response.done":
+                                break
+                    assert said == ["1: one", "3: two"]
+            assert far.responses.passing_made == 2
+
+    asyncio.run(story())
+
+
+def test_the_model_is_found_by_what_the_server_offers(tmp_path: Path) -> None:
+    async def story() -> None:
+        provider = FakeProvider(lambda body: Reply("Hello."), has_websocket=False, has_responses=False)
+        async with provider:
+            settings: Json = {"model": "embedded", "llm_url": provider.url, "llm_model": "m"}
+            async with gateway(tmp_path / "a", agent=spoken_agent("x"), **settings) as started:
+                whole = await client_of(started).responses.create(model="m", input="hi", store=False)
+                assert whole.output_text == "Hello."
+            assert [asked.path for asked in provider.requests] == ["/v1/chat/completions"]
+
+    asyncio.run(story())
