@@ -36,6 +36,12 @@ def logs() -> tuple[list[StoredStep], ...]:
     return tuple(found)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def logs_of_the_real_session() -> None:
+    """Made before anything is changed, also when one of these tests runs alone."""
+    logs()
+
+
 def named_steps() -> set[str]:
     """The inputs of the steps at which logs do not replay; empty if all do."""
     found = set()
