@@ -60,7 +60,7 @@ def to_wire_rate(pcm: bytes, rate: int) -> bytes:
 def write_wav(path: Path, pcm: bytes) -> None:
     """PCM16 mono 24 kHz. Raises ConfigError for a place that cannot be written."""
     try:
-        with wave.open(str(path), "wb") as file:
+        with path.open("wb") as target, wave.open(target, "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(WIRE_RATE)

@@ -42,30 +42,29 @@ def chain_of(events: Sequence[Json], wanted: str) -> list[Json]:
     """
     if any(wanted == (event.get("data") or {}).get("conn") for event in events):
         return [event for event in events if (event.get("data") or {}).get("conn") == wanted]
+    replies = _tool_replies(events)
     ids, size = {wanted}, 0
     while size != len(ids):
         size = len(ids)
-        for event in events:
-            own = ids_of(event)
+        for own in (*map(ids_of, events), *replies):
             if own & ids:
                 ids |= own
-        ids |= _tool_replies(events, ids)
     return [event for event in events if ids_of(event) & ids]
 
 
-def _tool_replies(events: Sequence[Json], ids: set[str]) -> set[str]:
-    """Responses to results of the chain's tools: they carry no turn, but nothing else may come between."""
-    found: set[str] = set()
-    owes_reply = False
+def _tool_replies(events: Sequence[Json]) -> list[set[str]]:
+    """Calls with the response to their results: it names no call, but no turn may come between them."""
+    found: list[set[str]] = []
+    settled: set[str] = set()
     for event in events:
         kind, data = event["type"], event.get("data") or {}
-        if kind == "openline.tool.settled" and data.get("call_id") in ids:
-            owes_reply = True
-        elif kind == "openline.turn.committed" and data.get("turn_id") not in ids:
-            owes_reply = False
-        elif kind == "response.created" and owes_reply and data["request"].get("origin") == "tool":
-            found.add(str(data["response_id"]))
-            owes_reply = False
+        if kind == "openline.tool.settled":
+            settled.add(str(data["call_id"]))
+        elif kind == "openline.turn.committed":
+            settled = set()
+        elif kind == "response.created" and data["request"].get("origin") == "tool":
+            found.append({str(data["response_id"]), *settled})
+            settled = set()
     return found
 
 

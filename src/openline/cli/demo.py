@@ -38,4 +38,7 @@ def run(options: argparse.Namespace) -> int:
     data = options.data or Path(tempfile.mkdtemp(prefix="openline-demo-"))
     data.mkdir(parents=True, exist_ok=True)
     port = options.port if options.port is not None else free_port(PORT)
-    return asyncio.run(run_demo(data, port, once=options.once, term=Terminal.of()))
+    try:
+        return asyncio.run(run_demo(data, port, once=options.once, term=Terminal.of()))
+    except asyncio.CancelledError:
+        return 130  # SIGTERM or a closed terminal; Ctrl-C comes as KeyboardInterrupt

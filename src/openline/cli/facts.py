@@ -81,8 +81,8 @@ def text_of(item: Any) -> str:
 
 
 def _committed(data: Json) -> str:
-    if data.get("text") is None:
-        return "typed" if data.get("item") is None else "not transcribed yet"
+    if data["text"] is None:
+        return "typed" if data["item"] is None else "not transcribed yet"
     confidence = data.get("confidence")
     sure = f"  {confidence:.0%} sure" if isinstance(confidence, float) else ""
     return quoted(data["text"]) + sure
