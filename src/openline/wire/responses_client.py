@@ -74,7 +74,7 @@ def entries(items: Iterable[Item]) -> list[JsonObject]:
                 found.append(call_entry(item.call_id or item.id, item.name, item.arguments))
             case "function_call_output":
                 found.append(output_entry(item.call_id, item.output))
-            case "mcp_call":
+            case _:
                 call_id = item.call_id or item.id
                 found.append(call_entry(call_id, item.name, item.arguments))
                 if item.output or item.error:

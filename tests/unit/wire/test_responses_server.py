@@ -1,0 +1,265 @@
+"""What a Responses client may send, what it gets for mistakes, and every event of a response in order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses.responses_server_event import ResponsesServerEvent
+from pydantic import TypeAdapter
+
+from openline.core.model import Item, Part, Problem, Usage
+from openline.errors import ClientProtocolError
+from openline.types import ItemId
+from openline.wire import responses_server as wire
+from openline.wire.responses_server import Create, Event, ResponseWriter
+
+STREAM_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(ResponsesServerEvent)
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True}
+
+
+def create(**values: Any) -> Create:
+    event = wire.decode(json.dumps({"type": "response.create", **values}).encode())
+    assert isinstance(event, Create)
+    return event
+
+
+def decoded(events: list[Event]) -> list[dict[str, Any]]:
+    found = []
+    for kind, payload in events:
+        event = json.loads(payload)
+        assert event["type"] == kind
+        STREAM_EVENT.validate_python(event)
+        found.append(event)
+    return found
+
+
+# ------------------------------------------------------------------------------------------- from clients
+
+
+def test_the_least_a_client_can_send() -> None:
+    asked = create(model="m", input="hi")
+    assert (asked.model, asked.stores, asked.generates, asked.stream_id) == ("m", True, True, "")
+    assert asked.items[0].role == "user" and asked.items[0].text == "hi"
+    request = asked.request()
+    assert (request.modality, request.instructions, request.tools) == ("text", "", ())
+    assert create().items == () and create(input=[]).items == ()
+
+
+def test_the_most_a_client_can_send() -> None:
+    asked = create(
+        model="m",
+        stream=True,
+        background=False,
+        store=False,
+        stream_id="main.lane_1-x",
+        previous_response_id="resp_1",
+        instructions="be brief",
+        tools=[TOOL],
+        tool_choice={"type": "function", "name": "f"},
+        parallel_tool_calls=False,
+        max_output_tokens=9,
+        metadata={"a": "b"},
+        include=[],
+        temperature=0.5,
+        text={"format": {"type": "text"}},
+    )
+    assert asked.previous == "resp_1" and asked.stream_id == "main.lane_1-x" and asked.streams
+    assert (asked.tools[0].name, json.loads(asked.tool_choice)["name"]) == ("f", "f")
+    assert (asked.max_output_tokens, asked.metadata, asked.parallel_tool_calls) == (9, (("a", "b"),), False)
+    assert dict(asked.echo)["temperature"] == b"0.5"
+
+
+@pytest.mark.parametrize("more", [{"generate": False}, {"prompt_cache_options": {"prewarm": True}}])
+def test_a_warm_up_generates_nothing(more: dict[str, Any]) -> None:
+    assert not create(**more).generates
+    assert create(prompt_cache_options={"ttl": "30m"}).generates
+
+
+def test_input_items_in_all_their_forms() -> None:
+    asked = create(
+        input=[
+            {"role": "user", "content": "easy"},
+            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "rules"}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "b"}],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "input_image", "image_url": "https://h/i.png", "detail": "low"}],
+            },
+            {"role": "user", "content": [{"type": "input_image", "image_url": "https://h/i.png"}]},
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "12"},
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": [{"type": "input_text", "text": "13"}],
+            },
+        ]
+    )
+    shapes = [(item.type, item.author, item.text or item.output) for item in asked.items]
+    assert shapes == [
+        ("message", "user", "easy"),
+        ("message", "system", "rules"),
+        ("message", "assistant", "a b"),
+        ("message", "user", ""),
+        ("message", "user", ""),
+        ("function_call", "assistant", ""),
+        ("function_call_output", "tool", "12"),
+        ("function_call_output", "tool", "13"),
+    ]
+    assert asked.items[3].content[0].detail == "low"
+    assert not any(item.id for item in asked.items), "ids are ours"
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "param"),
+    [
+        ({"background": True}, "unsupported_value", "background"),
+        ({"conversation": "conv_1"}, "unsupported_value", "conversation"),
+        ({"prompt": {"id": "p"}}, "unsupported_value", "prompt"),
+        ({"stream_id": ""}, "invalid_stream_id", "stream_id"),
+        ({"stream_id": "a b"}, "invalid_stream_id", "stream_id"),
+        ({"stream_id": 7}, "invalid_stream_id", "stream_id"),
+        ({"input": 7}, "invalid_type", "input"),
+        ({"input": [{"type": "input_file"}]}, "invalid_value", "input[0].type"),
+        ({"input": [{}]}, "missing_required_parameter", "input[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "invalid_value",
+            "input[0].content[0].type",
+        ),
+        ({"input": [{"role": "user"}]}, "missing_required_parameter", "input[0].content"),
+        ({"tools": [{"type": "web_search"}]}, "invalid_value", "tools[0].type"),
+        ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
+        ({"metadata": {str(n): "x" for n in range(17)}}, "object_above_max_properties", "metadata"),
+        ({"store": "no"}, "invalid_type", "store"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(values: dict[str, Any], code: str, param: str) -> None:
+    with pytest.raises(ClientProtocolError) as caught:
+        create(**values)
+    assert (caught.value.code, caught.value.param) == (code, param)
+
+
+def test_the_other_events() -> None:
+    assert wire.decode(b'{"type":"response.cancel","response_id":"r"}') == wire.Cancel("r")
+    assert wire.decode(b'{"type":"response.cancel"}') == wire.Cancel("")
+    assert wire.decode(b'{"type":"response.processed"}') == wire.Ignored()
+    steer = wire.decode(b'{"type":"response.steer","previous_response_id":"r","input":"also"}')
+    assert isinstance(steer, wire.Steer)
+    failed = json.loads(wire.steer_failed(steer))
+    SERVER_EVENT.validate_python(failed)
+    assert failed["error"]["code"] == "steering_not_supported"
+    assert failed["steer"] == {"input": "also", "previous_response_id": "r"}
+
+
+@pytest.mark.parametrize("payload", [b"no", b"[]", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_named_and_has_no_lane(payload: bytes) -> None:
+    for read in (wire.decode, wire.decode_body):
+        with pytest.raises(ClientProtocolError) as caught:
+            read(payload)
+        assert caught.value.code == "invalid_json"
+    assert wire.stream_id_of(payload) == ""
+
+
+def test_the_lane_of_a_bad_request_is_found_when_it_has_one() -> None:
+    assert wire.stream_id_of(b'{"stream_id":"a"}') == "a"
+    assert wire.stream_id_of(b'{"stream_id":""}') == "" and wire.stream_id_of(b"{}") == ""
+
+
+# --------------------------------------------------------------------------------------------- to clients
+
+
+def test_every_event_of_a_response_in_order() -> None:
+    asked = create(model="m", input="x", stream_id="main", tools=[TOOL], metadata={"a": "b"}, temperature=0.5)
+    writer = ResponseWriter("resp_1", asked, 7)
+    events = (
+        writer.created() + writer.message_started(0, "msg_1") + writer.text(0, "ye") + writer.text(0, "s")
+    )
+    events += writer.message_done(0, "yes") + writer.call_started(1, "fc_1", "call_1", "f")
+    events += writer.call_delta(1, "{}") + writer.call_done(1, "{}")
+    events += writer.done("completed", usage=Usage(9, 2, 4))
+    shown = decoded(events)
+    assert [event["type"] for event in shown] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.output_item.added",
+        "response.function_call_arguments.delta",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert [event["sequence_number"] for event in shown] == list(range(14))
+    assert {event["stream_id"] for event in shown} == {"main"}
+    assert shown[4]["logprobs"] == [] and shown[3]["part"]["annotations"] == []
+    assert (shown[11]["name"], shown[9]["item"]["arguments"]) == ("f", "")
+    response = shown[-1]["response"]
+    Response.model_validate(response)
+    assert response["usage"]["input_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 0}
+    assert [item["type"] for item in response["output"]] == ["message", "function_call"]
+    assert (response["temperature"], response["metadata"], response["created_at"]) == (0.5, {"a": "b"}, 7)
+    assert json.loads(wire.response_of(events[-1][1])) == response
+
+
+def test_what_is_cut_ends_incomplete_before_the_terminal_event() -> None:
+    writer = ResponseWriter("resp_1", create(input="x"), 7)
+    writer.created()
+    writer.message_started(0, "msg_1")
+    writer.text(0, "half")
+    writer.call_started(1, "fc_1", "call_1", "f")
+    writer.call_delta(1, '{"a')
+    shown = decoded(writer.done("cancelled"))
+    assert [event["type"] for event in shown[-2:]] == ["response.output_item.done", "response.incomplete"]
+    response = shown[-1]["response"]
+    assert response["status"] == "cancelled" and response["incomplete_details"] is None
+    assert [item["status"] for item in response["output"]] == ["incomplete", "incomplete"]
+    assert response["output"][0]["content"][0]["text"] == "half"
+
+
+def test_a_failure_and_a_limit_say_why() -> None:
+    failed = decoded(
+        ResponseWriter("r", create(), 7).done("failed", problem=Problem("server_error", "No model."))
+    )
+    assert failed[-1]["response"]["error"] == {"code": "server_error", "message": "No model."}
+    cut = decoded(ResponseWriter("r", create(), 7).done("incomplete", "max_output_tokens"))
+    assert cut[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert "stream_id" not in cut[-1]
+
+
+def test_a_stored_response_is_read_back_whole() -> None:
+    said = Item(ItemId("msg_1"), "message", "assistant", "assistant", content=(Part("output_text", "yes"),))
+    call = Item(ItemId("fc_1"), "function_call", "assistant", call_id="", name="f", arguments="{}")
+    writer = ResponseWriter("resp_1", Create(()), 7, "m")
+    wire.output_items([said, call], writer)
+    response = json.loads(wire.encode(writer.response("completed", usage=Usage())))
+    Response.model_validate(response)
+    assert response["output"][0]["content"][0]["text"] == "yes"
+    assert response["output"][1]["call_id"] == "fc_1"
+
+
+def test_errors_are_nested_and_name_their_lane() -> None:
+    error = wire.not_found("resp_9")
+    frame = json.loads(wire.error_frame(Problem(error.code, error.message, param=error.param), 400, "a"))
+    SERVER_EVENT.validate_python(frame)
+    assert frame["stream_id"] == "a" and frame["status"] == 400
+    assert frame["error"] == {
+        "type": "invalid_request_error",
+        "code": "previous_response_not_found",
+        "message": "Previous response with id 'resp_9' not found.",
+        "param": "previous_response_id",
+    }
+    assert "stream_id" not in json.loads(wire.error_frame(Problem("c", "m")))
