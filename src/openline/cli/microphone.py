@@ -20,7 +20,8 @@ class Devices:
             import sounddevice
         except (ImportError, OSError) as error:
             raise ConfigError(
-                "--mic: the sound library is not installed.", hint="pip install 'openline[mic]'"
+                f"--mic: the sound library cannot be used ({error}).",
+                hint="pip install 'openline[mic]'; on Linux it needs the system's libportaudio2.",
             ) from error
         loop = asyncio.get_running_loop()
 
