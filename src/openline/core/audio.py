@@ -33,6 +33,6 @@ def cut_text(text: str, audio_ms: int, heard_ms: int, text_end: int | None) -> t
     if text_end is not None:
         return min(text_end, len(text)), False
     position = len(text) * heard_ms // audio_ms
-    if position < len(text) and not text[position].isspace():
-        position = text.rfind(" ", 0, position + 1) + 1
+    while position > 0 and not text[position].isspace():
+        position -= 1
     return len(text[:position].rstrip()), True

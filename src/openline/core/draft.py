@@ -7,7 +7,6 @@ from functools import lru_cache
 from openline.core.effects import Effect, SendError
 from openline.core.evolve import evolve
 from openline.core.facts import Fact
-from openline.core.inputs import Input
 from openline.core.model import Problem
 from openline.core.state import State
 from openline.types import ConnectionId, Epoch, Now, SessionId
@@ -21,11 +20,10 @@ def _tail(session: SessionId) -> str:
 class Draft:
     """One step in the making. ``fact`` is the only way to change the state, and every change is a fact."""
 
-    __slots__ = ("_ids", "effects", "facts", "input", "is_rejected", "now", "state")
+    __slots__ = ("_ids", "effects", "facts", "is_rejected", "now", "state")
 
-    def __init__(self, state: State, input_: Input, now: Now) -> None:
+    def __init__(self, state: State, now: Now) -> None:
         self.state = state
-        self.input = input_
         self.now = now
         self.facts: list[Fact] = []
         self.effects: list[Effect] = []

@@ -98,7 +98,7 @@ class Session:
         )
 
     def _decide(self, input_: i.Input, now: Now) -> Draft:
-        draft = Draft(self.state, input_, now)
+        draft = Draft(self.state, now)
         command: str | None = getattr(input_, "command", None)
         if command is None:
             _DECIDE[type(input_)](draft, input_)

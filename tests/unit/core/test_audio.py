@@ -51,3 +51,5 @@ def test_text_without_audio_counts_as_heard_and_one_word_is_heard_whole_or_not_a
     assert cut_text("hello", 1_000, 999, None) == (0, True)
     assert cut_text("", 1_000, 500, None) == (0, True)
     assert cut_text("a  b", 1_000, 500, None) == (1, True)
+    assert cut_text("one\ntwo", 1_000, 800, None) == (3, True)
+    assert cut_text("one\ntwo", 1_000, 429, None) == (3, True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from openline.core import effects as e
 from openline.core.draft import Draft
-from openline.core.inputs import TimePassed
 from openline.core.model import Problem
 from openline.core.state import State
 from openline.types import ConnectionId, Now, SessionId
 
 
 def draft_at(mono_ns: int, session: str = "my-session-0001") -> Draft:
-    return Draft(State(session=SessionId(session)), TimePassed(), Now(mono_ns, 0))
+    return Draft(State(session=SessionId(session)), Now(mono_ns, 0))
 
 
 def test_ids_come_from_session_seq_and_ordinal() -> None:
