@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -250,12 +251,33 @@ async def _links(
         from openline.testing.link_scripted import ScriptedLinkFactory
 
         return ScriptedLinkFactory(), ()
+    if settings.model.startswith("openai/"):
+        return _upstream(settings)
     if name != "embedded":
         raise ConfigError(
-            f"model: expected 'embedded' or 'scripted'; got '{settings.model}'.",
+            f"model: expected 'embedded', 'scripted' or 'openai/NAME'; got '{settings.model}'.",
             hint="Other models come with the model links; see the README.",
         )
     return await _pipeline(settings, agent, model, stack)
+
+
+def _upstream(settings: Settings) -> tuple[LinkFactory, tuple[str, ...]]:
+    from openline.adapters.link_openai_realtime import OpenAIRealtimeFactory, OpenAIRealtimeSettings
+
+    variable = settings.upstream_key_env
+    rotate_s = settings.upstream_rotate_s
+    link = OpenAIRealtimeSettings(
+        rotate_s=rotate_s, rotate_by_s=rotate_s * 58 / 55, transcription=settings.upstream_transcription
+    )
+    factory = OpenAIRealtimeFactory(
+        settings.upstream_url,
+        settings.model.removeprefix("openai/"),
+        lambda: os.environ.get(variable, ""),  # at each connect: a key may be changed in a running process
+        settings=link,
+    )
+    if os.environ.get(variable):
+        return factory, ()
+    return factory, (f"No key for {settings.upstream_url}: the environment variable {variable} is not set.",)
 
 
 async def _pipeline(

@@ -46,6 +46,10 @@ class Settings:
     llm_lanes: int = 1
     llm_sockets: int = 8
     llm_store: str = "off"
+    upstream_url: str = "https://api.openai.com/v1"
+    upstream_key_env: str = "OPENAI_API_KEY"
+    upstream_transcription: str = "gpt-4o-mini-transcribe"
+    upstream_rotate_s: float = 55 * 60
     node: str = "node-1"
     log_level: str = "info"
 
@@ -126,7 +130,8 @@ ROWS: tuple[Row, ...] = (
     Row(
         "model",
         _word,
-        "Who answers: 'embedded' (no key, no network), or 'scripted' for tests and benchmarks.",
+        "Who answers: 'embedded' (no key, no network), 'openai/NAME' (that speech model at upstream_url), or "
+        "'scripted' for tests and benchmarks.",
     ),
     Row("record", _choice("on", "off"), "Record calls (lossless, by reference from the log)."),
     Row("record_days", _number(0, 36_500), "Days that recordings are kept."),
@@ -187,6 +192,14 @@ ROWS: tuple[Row, ...] = (
         "llm_store",
         _choice("on", "off"),
         "Let the provider store responses, so that a lost socket costs less.",
+    ),
+    Row("upstream_url", _word, "Base URL of an OpenAI Realtime server, for model 'openai/NAME'."),
+    Row("upstream_key_env", _word, "Environment variable with its key; read again at each connect."),
+    Row("upstream_transcription", _word, "Its model that writes down what users say."),
+    Row(
+        "upstream_rotate_s",
+        _seconds(1, 86_400),
+        "Age at which a connection to it is renewed at a quiet moment; below its cap (OpenAI: 60 min).",
     ),
     Row("node", _word, "Name of this node in the log."),
     Row(

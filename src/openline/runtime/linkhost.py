@@ -13,8 +13,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from openline.core import inputs as i
-from openline.core.model import AudioRange, Item, Problem, Usage
-from openline.errors import LinkRejected, OpenlineError
+from openline.core.model import AudioRange, Item, Problem, SessionConfig, Usage
+from openline.errors import LinkError, LinkRejected, OpenlineError
 from openline.ports import LinkFactory, ModelLink
 from openline.types import CallId, ItemId, ResponseId
 
@@ -69,6 +69,7 @@ class LinkHost:
         self._held: deque[tuple[bytes, int]] | None = deque()
         """Audio that came before the link was open; None from then on."""
         self._held_bytes = 0
+        self._config: SessionConfig | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self.late = 0
@@ -83,9 +84,10 @@ class LinkHost:
             await asyncio.sleep(delay_s)
         state = self._driver.session.state
         try:
-            self.link = factory(state.session, state.config)
+            config = self._config = state.config
+            self.link = factory(state.session, config)
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await self.link.open(self, state.config, state.conversation())
+                await self.link.open(self, config, state.conversation())
         except (OpenlineError, OSError, TimeoutError) as error:
             self.lost(error)
         except Exception as error:  # the edge of a task: a broken adapter must not leave the session waiting
@@ -146,8 +148,11 @@ class LinkHost:
 
     def opened(self) -> None:
         if not self._is_closed:
+            config = self._driver.session.state.config
+            if self.link is not None and self._config is not None and config != self._config:
+                self.link.update(config)  # changed while the link was opening
             hears = self.link is not None and self.link.hears
-            model = self._driver.session.state.config.model
+            model = config.model
             held, self._held = self._held, None
             self._driver.offer(i.LinkOpened(self.epoch, model, hears))
             for pcm, track_position in held or ():
@@ -157,7 +162,9 @@ class LinkHost:
         if self._is_closed:
             return
         code = error.code if isinstance(error, OpenlineError) else "link_unavailable"
-        log.warning("link of session %s lost: %s", self._driver.session.state.session, code)
+        # A LinkError's message is for people and holds nothing that anybody said; other errors may.
+        why = str(error) if isinstance(error, LinkError) else type(error).__name__
+        log.warning("link of session %s lost: %s (%s)", self._driver.session.state.session, code, why)
         cuts = self._driver.playout.cuts()
         permanent = isinstance(error, LinkRejected)
         self.close()

@@ -157,13 +157,14 @@ class FakeResponse:
         pieces = [word if at == 0 else f" {word}" for at, word in enumerate(text.split(" "))]
         chunks = list(self._audio())
         count = max(len(pieces), len(chunks))
+        words = {number * count // len(pieces): piece for number, piece in enumerate(pieces)}
         sent = 0
         is_told_late = self._fault in ("late_transcript", "done_only_transcript")
         for at in range(count):
             if at == count // 2 and await self._break():
                 return
-            if at < len(pieces) and not is_told_late:
-                self._send(f"{kind}.delta", **here, delta=pieces[at])
+            if at in words and not is_told_late:
+                self._send(f"{kind}.delta", **here, delta=words[at])
             if at < len(chunks):
                 sent += len(chunks[at])
                 item["audio_ms"] = sent // 48

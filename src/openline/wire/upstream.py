@@ -438,5 +438,5 @@ def outcome_of(reply: Reply) -> str:
 
 def word(code: str | int | None) -> str:
     """A provider's code as one short word that may stand in a log."""
-    text = "".join(c for c in str(code or "") if c.isascii() and (c.isalnum() or c in "_-."))
+    text = "".join(c for c in str(code or "") if c.isascii() and (c.isalnum() or c in "_-.[]"))
     return text[:64] or "server_error"

@@ -27,10 +27,12 @@ log = logging.getLogger("openline.link")
 
 OPENAI_URL = "https://api.openai.com/v1"
 TRANSCRIPTION = "gpt-4o-mini-transcribe"
-OPENING_BYTES = 30_000 * BYTES_PER_MS
-"""Caller audio kept while the link opens (30 s, DESIGN §5): somebody may be speaking already."""
+HELD_MAX = 1_000
+"""Commands kept while the link opens; a client that sends more in that time is not talking."""
 OVERLAP_BYTES = 300 * BYTES_PER_MS
 """Audio that a renewed socket is given again, so that a word begun at the swap is heard from its start."""
+
+Command = Callable[[ProviderSession], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,11 @@ class OpenAIRealtimeLink(ModelLink):
         self._config = SessionConfig()
         self._recent: deque[bytes] = deque()
         self._recent_bytes = 0
-        self._keep_bytes = OPENING_BYTES
         self._position = 0
         self._is_playing = False
         self._is_closed = False
+        self._held: list[Command] | None = []
+        """What the session did while the link was opening, in order; None from then on."""
         self._commands = 0
         """Changes of the conversation so far: a renewal that one of them has overtaken is void."""
         self._born = 0.0
@@ -87,8 +90,10 @@ class OpenAIRealtimeLink(ModelLink):
         if self._is_closed:
             await session.close()
             return
+        held, self._held = self._held or [], None
+        for act in held:
+            act(session)
         self._take(session)
-        self._keep_bytes = OVERLAP_BYTES
         self._check()
         sink.opened()
 
@@ -169,9 +174,12 @@ class OpenAIRealtimeLink(ModelLink):
         log.info("%s: connection renewed", self._provider.address.name)
         await old.close()
 
-    def _change(self) -> ProviderSession | None:
+    def _do(self, act: Command) -> None:
         self._commands += 1
-        return self._session
+        if self._session is not None:
+            act(self._session)
+        elif self._held is not None and len(self._held) < HELD_MAX:
+            self._held.append(act)
 
     # -- audio up
 
@@ -180,55 +188,45 @@ class OpenAIRealtimeLink(ModelLink):
         recent = self._recent
         recent.append(pcm)
         self._recent_bytes += len(pcm)
-        while self._recent_bytes > self._keep_bytes:
+        while self._recent_bytes > OVERLAP_BYTES:
             self._recent_bytes -= len(recent.popleft())
         if self._session is not None:
             self._session.append(pcm)
 
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
-        if session := self._change():
-            session.commit(item_id, start, end)
+        self._do(lambda session: session.commit(item_id, start, end))
 
     def clear_audio(self) -> None:
         self._recent.clear()
         self._recent_bytes = 0
-        if session := self._change():
-            session.turns.clear()
+        self._do(lambda session: session.turns.clear())
 
     def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
-        session = self._change()
-        return session is not None and session.recognize(item_id, pcm)
+        self._commands += 1
+        return self._session is not None and self._session.recognize(item_id, pcm)
 
     # -- the conversation
 
     def update(self, config: SessionConfig) -> None:
         self._config = config
-        if session := self._change():
-            session.update(config)
+        self._do(lambda session: session.update(config))
 
     def add_item(self, item: Item, previous: ItemId | None) -> None:
-        session = self._change()
-        if session is not None and not session.turns.adopt(item):
-            session.conversation.add(item, previous)
+        self._do(lambda session: session.add(item, previous))
 
     def remove_item(self, item_id: ItemId) -> None:
-        if session := self._change():
-            session.conversation.remove(item_id)
+        self._do(lambda session: session.conversation.remove(item_id))
 
     def truncate(self, item_id: ItemId, audio_end_ms: int, text: str) -> None:
-        if session := self._change():
-            session.replies.made_so_far(item_id)
-            session.conversation.truncate(item_id, audio_end_ms)
+        self._do(lambda session: session.truncate(item_id, audio_end_ms))
 
     # -- responses
 
     def start_response(self, start: ResponseStart) -> None:
-        if session := self._change():
-            session.start(start)
+        self._do(lambda session: session.start(start))
 
     def cancel_response(self, response: ResponseId) -> None:
-        if session := self._change():
-            session.replies.cancel(response)
+        self._do(lambda session: session.replies.cancel(response))
 
     def named(self, response: ResponseId, output_index: int, item_id: ItemId) -> None:
         if self._session is not None:

@@ -235,6 +235,14 @@ class ProviderSession:
         assert isinstance(heard, dict)
         return self.turns.recognize(item_id, pcm, heard["input"]["turn_detection"])
 
+    def add(self, item: Item, previous: ItemId | None) -> None:
+        if not self.turns.adopt(item):
+            self.conversation.add(item, previous)
+
+    def truncate(self, item_id: ItemId, audio_end_ms: int) -> None:
+        self.replies.made_so_far(item_id)
+        self.conversation.truncate(item_id, audio_end_ms)
+
     def start(self, start: ResponseStart) -> None:
         self._asked_at = self._loop.time()
         self.replies.start(start)
