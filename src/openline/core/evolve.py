@@ -40,23 +40,19 @@ def _session_started(state: State, fact: f.SessionStarted, now: Now) -> None:
     state.config, state.limits = fact.config, fact.limits
     state.prepares_replies, state.is_recorded = fact.prepares_replies, fact.recorded
     state.created_ms = now.wall_ms
-    state.quiet_since_ns = now.mono_ns
 
 
 def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
     assert fact.epoch > state.epoch, "epochs never go back"
     state.epoch, state.node = fact.epoch, fact.node
-    # The old owner's monotonic clock means nothing here: every running duration starts again.
+    # The old owner's monotonic clock means nothing here: what runs starts again. What waits for the model or
+    # the recognizer does so when somebody attaches.
     state.quiet_since_ns = now.mono_ns
-    _restart_waits(state, now)
     if state.preparing is not None:
         state.preparing = (state.preparing[0], now.mono_ns)
-    for call in state.tools.values():
-        call.since_ns = now.mono_ns
     for entry in state.entries.values():
         entry.heard_ns = now.mono_ns
-    if state.link.phase != "closed":
-        state.link.phase = advance("link", state.link.phase, "closed")
+    state.link.phase = advance("link", state.link.phase, "closed")
     state.link.attempt, state.link.is_refused = 0, False
 
 
@@ -220,7 +216,7 @@ def _put_item(state: State, item: Item, previous: ItemId | None) -> None:
 
 def _item_created(state: State, fact: f.ItemCreated, now: Now) -> None:
     _put_item(state, fact.item, fact.previous_item_id)
-    if fact.item.role == "user":
+    if fact.item.role == "user" and fact.conn:  # What was copied in was somebody's turn before.
         state.untaken.append(fact.item.id)
     _remember(state, fact.conn, fact.command)
 
@@ -373,7 +369,6 @@ def _tool_requested(state: State, fact: f.ToolRequested, now: Now) -> None:
         spec.recovery if spec else "ask",
         spec.timeout_ms if spec else 30_000,
         phase,
-        since_ns=now.mono_ns,
         is_in_conversation=response.is_default,
     )
 
@@ -382,7 +377,7 @@ def _tool_started(state: State, fact: f.ToolStarted, now: Now) -> None:
     call = state.tools[fact.call_id]
     call.phase = advance("tool", call.phase, "started")
     assert fact.attempt == call.attempt + 1, "attempts count up by one"
-    call.attempt, call.since_ns = fact.attempt, now.mono_ns
+    call.attempt = fact.attempt
 
 
 def _tool_settled(state: State, fact: f.ToolSettled, now: Now) -> None:

@@ -139,7 +139,6 @@ class ToolCall:
     timeout_ms: int
     phase: str = "requested"
     attempt: int = 0
-    since_ns: int = 0
     is_in_conversation: bool = True
 
 

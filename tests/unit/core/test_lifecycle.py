@@ -7,7 +7,9 @@ import pytest
 from core_call import (
     CONN,
     Call,
+    begin_message,
     call_tool,
+    finish_reply,
     live_call,
     names,
     speak,
@@ -15,8 +17,8 @@ from core_call import (
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.model import Limits, ResponseRequest, SessionConfig, ToolSpec
-from openline.types import CallId, ConnectionId, Now
+from openline.core.model import Cut, Limits, ResponseRequest, SessionConfig, ToolSpec
+from openline.types import CallId, ConnectionId, Epoch, Now, SessionId
 
 TOOLS = (ToolSpec("clock", runner="gateway"), ToolSpec("screen"))
 
@@ -120,3 +122,72 @@ def test_the_backoff_of_a_link_doubles_to_its_limit() -> None:
         step = call.give(i.LinkLost(call.session.state.link.epoch, "link_unavailable"))
         delays += [effect.delay_ms for effect in step.effects if isinstance(effect, e.OpenLink)]
     assert delays == [250, 500, 1_000, 2_000, 4_000, 8_000, 8_000]
+
+
+# ---------------------------------------------------------------------------------------------- a new owner
+
+
+def test_what_a_session_is_opened_with_is_in_its_state() -> None:
+    call = Call()
+    opening = i.OpenSession(
+        SessionId("sess_a"), "acme", Epoch(3), "node-a", SessionConfig(voice="cedar"), Limits(8), True, False
+    )
+    call.give(opening)
+    state = call.session.state
+    assert (state.session, state.tenant, state.epoch, state.node) == ("sess_a", "acme", 3, "node-a")
+    assert (state.config.voice, state.limits.resume_window_ms) == ("cedar", 8)
+    assert (state.prepares_replies, state.is_recorded) == (True, False)
+    assert state.created_ms == call.now.wall_ms
+    assert state.status == "created"
+
+
+def test_a_restart_gives_the_caller_a_whole_window_to_come_back() -> None:
+    call = live_call()
+    call.give(i.Detach(CONN))
+    call.advance(20_000)
+    call.crash(down_ms=50_000)
+    call.advance(29_999)
+    assert call.session.state.status == "detached"
+    call.advance(1)
+    assert call.session.state.status == "parked"
+
+
+def test_a_reply_that_was_being_prepared_at_a_crash_goes_on_without_agent_code() -> None:
+    call = live_call(prepares=True)
+    speak(call, "what time is it")
+    call.crash()
+    assert call.wake_ms == call.ms + 300
+    (step,) = call.advance(300)
+    assert names(step) == ["response.held"]
+
+
+def test_what_was_heard_may_still_be_corrected_after_a_crash() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    item = begin_message(call)
+    finish_reply(call, audio_ms=2_000)
+    call.give(i.Heard(Cut(item, "", 2_000, 1_500, "assumed")))
+    call.crash()
+    assert names(call.give(i.Heard(Cut(item, "", 2_000, 1_000, "reported")))) == ["item.heard"]
+
+
+def test_a_restart_forgets_that_a_link_was_refused_and_how_often_it_was_tried() -> None:
+    call = live_call()
+    call.give(i.LinkLost(1, "link_unavailable"))
+    call.give(i.LinkLost(2, "link_rejected", permanent=True))
+    call.crash()
+    state = call.session.state
+    assert (state.link.phase, state.link.attempt, state.link.is_refused) == ("closed", 0, False)
+    step = call.give(i.Attach(ConnectionId("again"), "speaker"))
+    assert step.effects == (e.OpenLink(3, 0),)
+
+
+def test_a_session_that_was_parked_starts_its_links_anew() -> None:
+    call = live_call(resumable=False)
+    call.give(i.LinkLost(1, "link_unavailable"))
+    call.give(i.Detach(CONN, 1000, clean=True))
+    state = call.session.state
+    assert (state.link.phase, state.link.attempt, state.link.is_refused) == ("closed", 0, False)
+    assert state.parked_until_ms == call.now.wall_ms + 604_800_000
+    call.give(i.Attach(ConnectionId("again"), "texter"))
+    assert state.parked_until_ms == 0
