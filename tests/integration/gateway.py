@@ -55,14 +55,18 @@ class GatewayProcess:
         return [sys.executable, *fixed, *self.arguments]
 
     @property
+    def whole_environment(self) -> dict[str, str]:
+        """Without a gateway's settings that the shell that runs the tests may have."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("OPENLINE_")}
+        return {**inherited, "PYTHONPATH": PACKAGE, **self.environment}
+
+    @property
     def errors(self) -> Path:
         return self.data.with_name(self.data.name + ".stderr")
 
     def start(self) -> GatewayProcess:
         """Return once it listens. AssertionError with its stderr when it ends instead."""
         assert self.process is None, "it runs already"
-        # A gateway's own settings must not come from the shell that runs the tests.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("OPENLINE_")}
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 self.command,
@@ -70,7 +74,7 @@ class GatewayProcess:
                 stderr=errors,
                 text=True,
                 cwd=self.folder,
-                env={**inherited, "PYTHONPATH": PACKAGE, **self.environment},
+                env=self.whole_environment,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

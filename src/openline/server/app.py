@@ -17,6 +17,7 @@ from openline.server.realtime import RealtimeConnection
 from openline.server.responses import ResponsesApi, ResponsesConnection
 from openline.server.socket import ClientSocket, SocketHandler
 from openline.server.upgrade import Accept, SocketLimits, UpgradeRequest
+from openline.wire.client_events import MAX_EVENT
 
 log = logging.getLogger("openline.server")
 
@@ -50,7 +51,7 @@ class Server:
         def handler(socket: ClientSocket) -> SocketHandler:
             return RealtimeConnection(socket, self._gateway, admission, request)
 
-        return Accept(handler, admission.subprotocol)
+        return Accept(handler, admission.subprotocol, limits=SocketLimits(max_frame_bytes=MAX_EVENT))
 
     def _accept_responses(self, admission: Admission) -> Accept | Reject:
         if not admission.principal.may_control:

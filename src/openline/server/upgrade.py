@@ -52,8 +52,8 @@ class UpgradeRequest:
 class SocketLimits:
     """Bounds of one WebSocket. Bytes and seconds.
 
-    ``max_frame_bytes`` bounds a frame and a message assembled from fragments: 16 MiB lets through the
-    largest ``input_audio_buffer.append`` that the protocol allows. ``read_buffer_bytes`` is held by every
+    ``max_frame_bytes`` bounds a frame and a message assembled from fragments; the realtime door sets the
+    size of the largest ``input_audio_buffer.append``. ``read_buffer_bytes`` is held by every
     idle connection (performance.md §1: 4 KiB costs no throughput); it doubles when a frame needs more.
     ``write_high_bytes``/``write_low_bytes``: where ``is_writable`` turns false and true again.
     ``max_backlog_bytes``: unsent bytes at which a client that does not read is closed with 4413.
