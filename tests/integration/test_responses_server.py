@@ -28,6 +28,7 @@ from openline.bootstrap import Running
 from openline.core.model import Usage
 from openline.errors import LinkUnavailable
 from openline.ports import ModelRequest
+from openline.server.responses_makers import StoredResponses
 from openline.testing.fake_responses import FakeProvider
 from openline.testing.fake_responses_parts import Reply
 from openline.testing.llm import Call, Fail, Finish, Script, ScriptedModel, Wait, say
@@ -272,6 +273,58 @@ def test_a_failed_continuation_evicts_its_parent(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_stored_response_that_fails_says_so_in_the_protocols_words(tmp_path: Path) -> None:
+    def scripts(request: ModelRequest) -> Script:
+        is_bad = request.items[-1].text == "fail"
+        return [say("begun to"), Fail(LinkUnavailable("down"))] if is_bad else echo(request)
+
+    async def story() -> None:
+        async with gateway(tmp_path / "d", scripts) as started, socket_of(started) as line:
+            failed = await line.ask(input="fail")
+            assert failed["type"] == "response.failed"
+            assert failed["response"]["error"]["code"] == "server_error"
+            OpenAIResponse.model_validate(failed["response"])
+            assert text_of(await line.ask(input="again")) == "1: again"
+
+    asyncio.run(story())
+
+
+def test_two_lanes_that_continue_one_stored_response_do_not_meet(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d") as started:
+            async with socket_of(started) as line:
+                one = (await line.ask(input="one"))["response"]["id"]
+            async with socket_of(started) as line:
+                for lane in "ab":
+                    await line.send(input=lane, previous_response_id=one, stream_id=lane)
+                ends = []
+                while len(ends) < 2:
+                    event = await line.next()
+                    ends += [event] if event["type"] in ENDS else []
+                assert sorted(text_of(end) for end in ends) == ["3: a", "3: b"]
+        assert len(stories(tmp_path / "d")) == 2
+
+    asyncio.run(story())
+
+
+def test_a_session_that_ends_in_the_middle_ends_its_response(tmp_path: Path) -> None:
+    never = asyncio.Event()
+
+    async def story() -> None:
+        scripts = ScriptedModel(lambda request: [say("begun"), Wait(never)])
+        async with gateway(tmp_path / "d", scripts) as started, socket_of(started) as line:
+            await line.send(input="talk")
+            while (await line.next())["type"] != "response.output_text.delta":
+                pass
+            (row,) = await started.store.sessions()
+            await started.control.end_session("default", row.session, "test")
+            while (event := await line.next())["type"] not in ENDS:
+                pass
+            assert event["type"] in ("response.incomplete", "response.failed")
+
+    asyncio.run(story())
+
+
 def test_limits_of_names_and_lanes(tmp_path: Path) -> None:
     async def story() -> None:
         async with gateway(tmp_path / "d") as started, socket_of(started) as line:
@@ -399,7 +452,10 @@ def test_a_fork_of_a_stored_chain_is_a_session_of_its_own(tmp_path: Path) -> Non
             assert (text_of(two), text_of(fork)) == ("3: two", "3: other")
             again = await line.ask(input="on", previous_response_id=fork["response"]["id"])
             assert text_of(again) == "5: on"
-        assert len(stories(data)) == 2
+        turns = [
+            [fact.text for fact in told.of("openline.turn.committed")] for told in stories(data).values()
+        ]
+        assert sorted(turns) == [["one", "two"], ["other", "on"]], "what was copied is no new turn"
 
     asyncio.run(story())
 
@@ -424,8 +480,43 @@ def test_nothing_that_was_not_to_be_stored_is_in_the_log(tmp_path: Path) -> None
     assert b"xylophone" not in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
 
 
+def test_a_voice_client_takes_a_stored_chain_over_and_the_old_response_then_forks(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            (row,) = await started.store.sessions()
+            assert one.startswith(f"resp_{row.session.removeprefix('sess_')}_"), (
+                "a response names its session"
+            )
+            extra = {"session_id": row.session}
+            async with client_of(started).realtime.connect(model="m", extra_query=extra) as voice:
+                content: Any = [{"type": "input_text", "text": "two"}]
+                await voice.conversation.item.create(
+                    item={"type": "message", "role": "user", "content": content}
+                )
+                await voice.response.create(response={"output_modalities": ["text"], "tools": []})
+                async for event in voice:
+                    if event.type == "response.output_text.done":
+                        assert event.text == "3: two"
+                    if event.type == "response.done":
+                        break
+                seen = await line.ask(input="other", previous_response_id=one)
+                assert text_of(seen) == "3: other", "the call went on: this is a fork of what was before it"
+        assert len(stories(data)) == 2
+
+    asyncio.run(story())
+
+
 def test_a_response_of_another_tenant_is_not_found(tmp_path: Path) -> None:
     async def story() -> None:
+        async with gateway(tmp_path / "t") as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            for tenant, is_found in (("default", True), ("other", False)):
+                chains = StoredResponses(started.gateway, tenant)
+                assert (await chains.find(one) is not None) is is_found
+                assert (await chains.read(one) is not None) is is_found
         keys = {"one": "sk-one-0123456789", "two": "sk-two-0123456789"}
         async with gateway(tmp_path / "d", api_keys=keys) as started:
             with pytest.raises(openai.AuthenticationError):

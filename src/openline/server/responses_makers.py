@@ -108,8 +108,8 @@ class Passing:
                 raise
             _send(emit, writer.done("cancelled"))
             return None
-        except OpenlineError as error:
-            log.warning("response %s failed: %s", writer.response_id, error.code)
+        except Exception as error:  # the edge of a response: it has begun, so it must have its end
+            _note(writer.response_id, error)
             _send(emit, writer.done("failed", problem=problem_of(error)))
             return None
         status = "completed" if done.reason == "completed" else "incomplete"
@@ -198,7 +198,14 @@ def _send(emit: Emit, events: Sequence[Event]) -> None:
         emit(event)
 
 
-def problem_of(error: OpenlineError) -> Problem:
+def _note(response_id: str, error: Exception) -> None:
+    if isinstance(error, OpenlineError):
+        log.warning("response %s failed: %s", response_id, error.code)
+    else:
+        log.exception("response %s failed: %s", response_id, type(error).__name__)
+
+
+def problem_of(error: Exception) -> Problem:
     """What a client is told of a model that failed: a code of the protocol, and no more."""
     if isinstance(error, LinkRejected):
         return Problem(
@@ -242,10 +249,11 @@ class Texter:
 
     async def respond(
         self, asked: Create, emit: Emit, running: Running
-    ) -> tuple[f.ResponseDone, list[Event]]:
+    ) -> tuple[f.ResponseDone, list[Event]] | None:
         """One response; its terminal fact, durable, and the events that are still to be sent for it.
 
-        Raises ClientProtocolError when the session refuses it. Cancellation cancels the response.
+        None: the session went away in the middle, and the client was told by ``response.failed``. Raises
+        ClientProtocolError when the session refuses it. Cancellation cancels the response.
         """
         self._asked, self._emit, self._running = asked, emit, running
         self._ended = asyncio.get_running_loop().create_future()
@@ -255,6 +263,12 @@ class Texter:
             if self.driver.is_stopped:
                 self._fail("server_error", "The session moved; ask again.")
             return await self._ended
+        except ClientProtocolError as error:
+            if self._writer is None:
+                raise
+            problem = Problem("server_error", error.message, "server_error")
+            _send(emit, self._writer.done("failed", problem=problem))
+            return None
         except asyncio.CancelledError:
             self._cancel()
             raise
@@ -296,7 +310,7 @@ class Texter:
             text = item.text if item.type == "message" else item.arguments
             self._put(done(fact.output_index, text, item.status), seq)
         elif isinstance(fact, f.ResponseDone):
-            last = writer.done(fact.status, fact.reason, fact.usage, fact.problem)
+            last = _end(writer, fact)
             ended = self._ended
             self._outbox.then(lambda: _resolve(ended, (fact, last)), seq)
 
@@ -345,6 +359,19 @@ class Texter:
             self._ended.set_exception(ClientProtocolError(message, code=code))
 
 
+def _end(writer: ResponseWriter, fact: f.ResponseDone) -> list[Event]:
+    """A session's terminal fact in the words that this protocol has for it."""
+    status, problem = fact.status, fact.problem
+    if status == "failed" or (
+        status == "incomplete" and fact.reason not in ("max_output_tokens", "content_filter")
+    ):
+        message = problem.message if problem is not None else "The response ended early."
+        return writer.done(
+            "failed", usage=fact.usage, problem=Problem("server_error", message, "server_error")
+        )
+    return writer.done(status, fact.reason, fact.usage)
+
+
 def _resolve(
     future: asyncio.Future[tuple[f.ResponseDone, list[Event]]] | None,
     value: tuple[f.ResponseDone, list[Event]],
@@ -365,6 +392,8 @@ class StoredResponses:
         self._tenant = tenant
         self._attached: OrderedDict[SessionId, Texter] = OrderedDict()
         self._busy: set[SessionId] = set()
+        self._choosing = asyncio.Lock()
+        """Two lanes that continue one response at one moment: one goes on in its session, the other forks."""
 
     async def find(self, response_id: str) -> Held | None:
         value = await self._gateway.store.get_value(SPACE, self._key(response_id))
@@ -396,15 +425,19 @@ class StoredResponses:
 
     async def make(self, asked: Create, parent: Held | None, emit: Emit, running: Running) -> Held | None:
         """Make one response in its session; what can be continued, or None when it failed or was cancelled."""
-        texter = await self._texter(asked, parent)
-        session = texter.driver.session.state.session
-        self._busy.add(session)
+        async with self._choosing:
+            texter = await self._texter(asked, parent)
+            session = texter.driver.session.state.session
+            self._busy.add(session)
         try:
             for item in asked.items:
                 texter.driver.offer(i.CreateItem(item, None, texter.conn))
             if not asked.generates:
                 return await self._warm(asked, texter, emit)
-            done, last = await texter.respond(asked, emit, running)
+            ended = await texter.respond(asked, emit, running)
+            if ended is None:
+                return None
+            done, last = ended
         finally:
             self._busy.discard(session)
         held = await self._keep(public_id(session, done.response_id), texter.driver)
@@ -510,6 +543,7 @@ def _read_back(steps: Sequence[StoredStep], session: SessionId, response_id: str
                 )
                 writer = ResponseWriter(response_id, asked, created_ms // 1000, model)
                 wire.output_items(fact.output, writer)
-                return wire.encode(writer.response(fact.status, fact.reason, fact.usage, fact.problem))
+                last = _end(writer, fact)[-1]
+                return wire.response_of(last[1])
     warm = ResponseWriter(response_id, Create(()), created_ms // 1000, model)
     return wire.encode(warm.response("completed", usage=Usage()))
