@@ -71,12 +71,13 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One Chromium process with its own profile directory, and one page."""
+    """One Chromium process with its own profile directory: its first page, and those opened later."""
 
     def __init__(self, process: subprocess.Popen[bytes], profile: Path, page: Page) -> None:
         self._process = process
         self._profile = profile
         self.page = page
+        self._more: list[Page] = []
 
     @classmethod
     def start(
@@ -113,14 +114,27 @@ class Browser:
         try:
             page = Page(_page_socket(process, profile))
             page.resize(*size)
+            page.stay_active()
         except BaseException:
             _stop(process, profile)
             raise
         return cls(process, profile, page)
 
+    def open_page(self, size: tuple[int, int] = (1360, 860)) -> Page:
+        """One more tab; the others go on as if they were in front."""
+        port = (self._profile / "DevToolsActivePort").read_text().split()[0]
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            page = Page(json.load(answer)["webSocketDebuggerUrl"])
+        page.resize(*size)
+        page.stay_active()
+        self._more.append(page)
+        return page
+
     def close(self) -> None:
         """End the process group that ``start`` made and remove its profile. Idempotent."""
-        self.page.close()
+        for page in (*self._more, self.page):
+            page.close()
         _stop(self._process, self._profile)
 
     def __enter__(self) -> Self:
@@ -163,7 +177,7 @@ def _stop(process: subprocess.Popen[bytes], profile: Path) -> None:
 
 @dataclass(slots=True)
 class Page:
-    """The one tab. ``problems`` collects uncaught exceptions, console errors and failed page loads, in order."""
+    """One tab. ``problems`` collects uncaught exceptions, console errors and failed page loads, in order."""
 
     address: str
     problems: list[str] = field(default_factory=list)
@@ -311,6 +325,10 @@ class Page:
             mobile=touch,
         )
         self.command("Emulation.setTouchEmulationEnabled", enabled=touch)
+
+    def stay_active(self) -> None:
+        """Draw and keep time although another tab may be in front."""
+        self.command("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def prefer(self, **features: str) -> None:
         """Set media features: ``prefer(prefers_color_scheme="dark", prefers_reduced_motion="reduce")``."""

@@ -148,7 +148,8 @@ class FakeConsoleServer:
         return StreamingResponse(stream(), media_type="text/event-stream")
 
     async def _events(self, request: Request) -> Response:
-        after = int(request.query_params.get("after", "0"))
+        asked = request.query_params.get("after", "0")
+        after = len(self.feed) if asked == "now" else int(asked)
 
         async def stream() -> AsyncIterator[str]:
             at = after

@@ -66,19 +66,20 @@ export function followFacts(id, { after = 0, onfact, onstate = () => {} }) {
   );
 }
 
-/** What changes a row of the session list. The feed starts at the beginning of the log, so it is filtered there. */
+/** What changes a row of the session list. */
 const LIST_TYPES = ["openline.session.*", "openline.connection.*", "openline.turn.committed", "response.done"].join(",");
 
-/** Follow the feed over all sessions: onfact as above, plus `session`. Only what happens from now on is told. */
+/**
+ * Follow the feed over all sessions: onfact as above, plus `session`. Only what happens from now on is told;
+ * read what was before after onstate("open"), then nothing falls between.
+ */
 export function followFeed({ onfact, onstate = () => {} }) {
-  const since = Date.now() - 2000;
-  let cursor = "";
+  let cursor = "now";
   return follow(
-    () => `/v1/events?follow=1&types=${encodeURIComponent(LIST_TYPES)}${cursor ? `&after=${encodeURIComponent(cursor)}` : ""}`,
+    () => `/v1/events?follow=1&types=${encodeURIComponent(LIST_TYPES)}&after=${encodeURIComponent(cursor)}`,
     (event, id) => {
       cursor = id || cursor;
-      const fact = normalise(event);
-      if (fact.at === null || fact.at >= since) onfact(fact);
+      onfact(normalise(event));
     },
     onstate,
   );

@@ -2,12 +2,13 @@
 
 import { Microphone, Player, fromBase64, microphoneProblem, toBase64 } from "./audio.js";
 import { Conversation } from "./conversation.js";
-import { span } from "./dom.js";
+import { plural, span } from "./dom.js";
 import { Line, parseEventId } from "./protocol.js";
 
 const PLAYOUT_EVERY_MS = 250;
 /** Microphone kept while the line is cut, in 20 ms frames: 5 s, the oldest dropped first and counted. */
 const KEPT_FRAMES = 250;
+const FRAME_MS = 20;
 const LEVEL_EVERY_MS = 50;
 /** Levels kept for the drawing: two minutes. */
 const KEPT_LEVELS = 2400;
@@ -125,11 +126,12 @@ export class Call {
 
   #heardMic(pcm, level) {
     this.levels.caller = Math.max(this.levels.caller * 0.8, level);
+    // Frames come also while the tab is in the background, where nothing is drawn: the strip has no holes then.
+    this.tick();
     if (this.isManual && !this.isHolding) return;
-    const event = { type: "input_audio_buffer.append", audio: toBase64(pcm) };
-    if (this.line.send(event)) return;
+    if (this.line.send({ type: "input_audio_buffer.append", audio: toBase64(pcm) })) return;
     if (this.state !== "cut" && this.state !== "connecting") return;
-    this.kept.push(event);
+    this.kept.push(pcm);
     if (this.kept.length > KEPT_FRAMES) {
       this.kept.shift();
       this.droppedFrames += 1;
@@ -159,16 +161,34 @@ export class Call {
     if (gap && gap.to === null) gap.to = this.elapsed;
     if (this.isManual) this.#sendTurnDetection();
     for (const event of this.outbox.splice(0)) this.line.send(event);
+    this.#sendKept();
     this.onopen();
+  }
+
+  /**
+   * What was said while the line was not open, as one append: it ends now, so the gateway puts it where it was
+   * said. Frame by frame it would be put after the silence that it was said in, and all later speech with it.
+   */
+  #sendKept() {
+    const frames = this.kept.splice(0);
+    this.keptMs = frames.length * FRAME_MS;
+    this.droppedMs = this.droppedFrames * FRAME_MS;
+    this.droppedFrames = 0;
+    if (!frames.length) return;
+    const whole = new Int16Array(frames.reduce((sum, pcm) => sum + pcm.length, 0));
+    let at = 0;
+    for (const pcm of frames) {
+      whole.set(pcm, at);
+      at += pcm.length;
+    }
+    this.line.send({ type: "input_audio_buffer.append", audio: toBase64(whole) });
   }
 
   #resumed({ gapMs, tookMs, from, lost, replay }) {
     this.measures.resume = tookMs;
-    const keptMs = this.kept.length * 20;
-    const droppedMs = this.droppedFrames * 20;
-    for (const event of this.kept.splice(0)) this.line.send(event);
-    this.droppedFrames = 0;
-    const words = [from ? `from ${typeof from === "string" ? from : JSON.stringify(from)}` : "as a new attach"];
+    const { keptMs, droppedMs } = this;
+    const place = parseEventId(from);
+    const words = [place ? `from fact ${place.seq} on` : from ? `from ${JSON.stringify(from)}` : "as a new attach"];
     if (keptMs) words.push(`${span(keptMs)} of microphone kept and sent`);
     if (droppedMs) words.push(`${span(droppedMs)} of microphone dropped`);
     words.push(lost.length ? `lost: ${lost.map(lossWords).join(", ")}` : "nothing lost");
@@ -176,7 +196,7 @@ export class Call {
     // Replayed frames follow the first one; a moment later their number is known.
     setTimeout(() => {
       if (!replay.frames) return;
-      this.talk.change(notice, { detail: [...words, `${replay.frames} durable frames since`].join(" · ") });
+      this.talk.change(notice, { detail: [...words, `${plural(replay.frames, "stored frame")} since`].join(" · ") });
     }, 400);
     // What was buffered played on while the line was cut: say so at once, or it would be sent again.
     const latest = [...this.reported].at(-1);
@@ -274,7 +294,7 @@ export class Call {
     this.line.send({ type: "openline.playout", item_id: item, audio_end_ms: ms });
   }
 
-  /** Called per animation frame: one level sample each 50 ms. */
+  /** Called per animation frame and per microphone frame: one level sample each 50 ms. */
   tick() {
     const now = this.elapsed;
     const { strip, levels } = this;

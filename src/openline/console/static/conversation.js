@@ -187,6 +187,8 @@ function delta(talk, frame, at) {
 /** After a resume: the text so far, in place of the deltas that were missed. */
 function wholeText(talk, frame, at) {
   const entry = talk.ensure(frame.item_id, "agent", at);
+  // Audio that was released but cannot have been heard comes again: it must not count twice.
+  if (Number.isFinite(frame.audio_start_ms)) entry.audioMs = frame.audio_start_ms;
   if (entry.isPartial) talk.change(entry, { text: frame.text ?? entry.text, responseId: frame.response_id ?? entry.responseId });
 }
 

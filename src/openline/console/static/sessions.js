@@ -35,7 +35,6 @@ class Sessions {
     ]);
     setWire("idle");
     this.stop = new AbortController();
-    this.#load();
     this.unfollow = followFeed({ onfact: (fact) => this.#touched(fact), onstate: (state) => this.#feedState(state) });
     this.clock = setInterval(() => this.#tellTime(), 1000);
   }
@@ -54,7 +53,9 @@ class Sessions {
 
   #feedState(state) {
     this.feed = state;
-    this.#showCount();
+    // Each time it opens: the list is read when the feed is followed already, so that no session is missed.
+    if (state !== "waiting") this.#load();
+    else this.#showCount();
   }
 
   #showCount() {

@@ -128,6 +128,8 @@ class Fold {
     this.marks = [];
     this.gaps = [];
     this.open = new Map();
+    /** The span of the reply that an item belongs to: its sound goes on after the response is done. */
+    this.replyOf = new Map();
     this.connections = new Map();
     this.counts = { turns: 0, replies: 0, interruptions: 0, tools: 0, cuts: 0, facts: 0 };
     this.state = { status: "", epoch: null, link: "", model: "", activeResponse: "", node: "" };
@@ -186,6 +188,11 @@ class Fold {
     }
   }
 
+  heard(data) {
+    const span = this.replyOf.get(data.item_id);
+    if (span && span.to !== null && !span.isCut) span.to = Math.max(span.to, this.at);
+  }
+
   connection(data, isUp, fact) {
     const id = data.conn ?? "connection";
     const role = data.role ?? this.connections.get(id) ?? "speaker";
@@ -242,6 +249,11 @@ const MARKS = [
     fold.state.activeResponse = id ?? "";
     fold.counts.replies += 1;
   }],
+  [/^response\.output_item\.added$/, (fold, data) => {
+    const span = fold.open.get(`reply:${data.response_id}`);
+    if (span && data.item?.id) fold.replyOf.set(data.item.id, span);
+  }],
+  [/item\.heard$/, (fold, data) => fold.heard(data)],
   [/^response\.done$/, (fold, data, fact) => fold.responseDone(data, fact)],
   [ATTACHED, (fold, data, fact) => fold.connection(data, true, fact)],
   [DETACHED, (fold, data, fact) => fold.connection(data, false, fact)],

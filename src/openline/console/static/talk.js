@@ -11,6 +11,12 @@ import { Timeline } from "./timeline.js";
 import { Transcript } from "./transcript.js";
 
 const WINDOW_MS = 24_000;
+/** What the built-in agent can show, and what each is good for. */
+const TO_TRY = [
+  ["Tell me about the open line.", "a long answer: speak over it, or cut the line"],
+  ["What time is it?", "a tool runs"],
+  ["Remember, my code word is tiger seven.", "ask for it later, even after a restart"],
+];
 const isStill = window.matchMedia("(prefers-reduced-motion: reduce)");
 const gatewayOrigin = () => location.origin.replace(/^http/, "ws");
 const tokenName = (id) => `openline.token.${id}`;
@@ -81,7 +87,7 @@ class Talk {
     this.chosenId = h("input", { value: this.sessionId, placeholder: "chosen for you", "aria-label": "Session id", pattern: "[A-Za-z0-9_\\-]{8,64}", spellcheck: "false" });
     const isOld = Boolean(this.sessionId);
     this.startButton = h("button", { type: "button", class: "primary large", onclick: () => this.#start(true) }, isOld ? "Continue by voice" : "Start talking", h("kbd", {}, "c"));
-    return h("section", { class: "hero" },
+    return h("div", { class: "hero" }, h("section", { class: "hero-main" },
       h("h1", {}, isOld ? "The line is kept for you." : "Talk to the agent."),
       h("p", { class: "lead" }, isOld
         ? "This session is in the log. Opening the line again brings the agent back to where it was."
@@ -91,7 +97,16 @@ class Talk {
       h("details", {}, h("summary", {}, "Session and model"),
         h("label", {}, "Session id ", this.chosenId), h("label", {}, "Model ", this.model),
         h("p", { class: "fine" }, "A session id that exists is continued; a new one starts a new session.")),
-      h("p", { class: "fine" }, "Echo cancellation is on. With the built-in recogniser, what was heard is shown with its confidence, and you can always type."));
+      h("p", { class: "fine" }, "Echo cancellation is on. With the built-in recogniser, what was heard is shown with its confidence, and you can always type.")), this.#toTry());
+  }
+
+  #toTry() {
+    const say = async (text) => {
+      await this.#start(false);
+      this.call?.say(text);
+    };
+    return h("section", { class: "to-try", "aria-label": "Things to say" }, h("h2", {}, "Things to say to the built-in agent"),
+      h("ul", {}, TO_TRY.map(([text, why]) => h("li", {}, h("button", { type: "button", class: "quiet", title: "Start by typing this", onclick: () => say(text) }, `“${text}”`), h("span", {}, why)))));
   }
 
   #listenHold() {

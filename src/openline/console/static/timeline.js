@@ -145,9 +145,13 @@ export class Timeline {
   }
 
   #toolLabel(context, colours, span, to, lane) {
+    const later = this.data.spans.slice(this.data.spans.indexOf(span) + 1).find((each) => each.lane === "tool");
+    const room = later ? this.x(later.from) - to - 9 : Infinity;
+    let text = span.label;
+    while (text && context.measureText(text).width > room) text = text.length > 2 ? `${text.slice(0, -2)}…` : "";
     context.fillStyle = colours.muted;
     context.textAlign = "left";
-    context.fillText(span.label, to + 5, lane.y + 8);
+    context.fillText(text, to + 5, lane.y + 8);
   }
 
   /** The ragged edge of something that was cut off. */

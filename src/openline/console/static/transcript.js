@@ -163,6 +163,6 @@ function metaOf(entry) {
     words.push(`${end}${whole}${source ? `, ${source}` : ""}`);
     if (entry.isEstimated || (!Number.isInteger(entry.textEnd) && heardEnd(entry) !== null)) words.push("place in the text estimated");
   } else if (entry.isHeardKnown && entry.isSpoken) words.push(`heard in full${SOURCES[entry.source] ? `, ${SOURCES[entry.source]}` : ""}`);
-  if (Number.isFinite(entry.firstSoundMs)) words.push(`first sound after ${span(entry.firstSoundMs)}`);
+  if (Number.isFinite(entry.firstSoundMs)) words.push(`first sound ${span(entry.firstSoundMs)} after the turn's end`);
   return words.join(" · ");
 }
