@@ -23,6 +23,7 @@ from openline.adapters.log_sqlite import library_version as library_version
 from openline.adapters.log_sqlite import lock_holder as lock_holder
 from openline.adapters.recorder_files_store import RecordingStore
 from openline.adapters.resample import Resampler
+from openline.adapters.spool_files import SpoolFiles
 from openline.agent.agent import Agent
 from openline.core.model import Limits
 from openline.core.session import Session, Step
@@ -170,6 +171,7 @@ async def start(
             settings=gateway_settings(settings),
             new_id=new_session_id,
             recordings=recordings,
+            open_spool=SpoolFiles(settings.data / "spool"),
         )
         gateways.append(gateway)
         stack.push_async_callback(gateway.close)

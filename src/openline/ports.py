@@ -531,6 +531,21 @@ class Recorder(Protocol):
 Segments = Callable[[Segment], None]
 
 
+class SpoolFile(Protocol):
+    """Scratch space for one session's audio. Calls block and come from one thread, one at a time; each may
+    raise OSError. Nothing of it survives the process."""
+
+    def write(self, at: int, data: bytes) -> None: ...
+
+    def read(self, at: int, size: int) -> bytes:
+        """Up to ``size`` bytes; fewer where less was written."""
+
+    def truncate(self) -> None:
+        """Give the space back; the file is empty and stays open."""
+
+    def close(self) -> None: ...
+
+
 # ------------------------------------------------------------------------------- codec and clients of a session
 
 

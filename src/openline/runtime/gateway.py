@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,10 +20,11 @@ from openline.core import inputs as i
 from openline.core.model import Limits, SessionConfig
 from openline.core.session import Session, StoredStep
 from openline.errors import ClientProtocolError, LogConflict, LogUnavailable, SessionNotFound
-from openline.ports import Clock, LinkFactory, Recorder, Segment, SessionLog, StepCodec
+from openline.ports import Clock, LinkFactory, Recorder, Segment, SessionLog, SpoolFile, StepCodec
 from openline.runtime.agentport import AgentPort
 from openline.runtime.deliveries import Deliveries, handled_to
 from openline.runtime.driver import SessionDriver
+from openline.runtime.spool import SpoolDesk
 from openline.types import Seq, SessionId, TurnId
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class GatewaySettings:
 
 
 class Gateway:
-    """Loop-bound. ``recordings`` None: recording is off."""
+    """Loop-bound. ``recordings`` None: recording is off. ``open_spool`` None: audio that waits, waits in memory."""
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Gateway:
         settings: GatewaySettings,
         new_id: Callable[[], str],
         recordings: Recordings | None = None,
+        open_spool: Callable[[], SpoolFile] | None = None,
     ) -> None:
         self.store = store
         self.codec = codec
@@ -87,6 +90,11 @@ class Gateway:
         self.is_disk_full = False
         self._link_factory = link_factory
         self._new_id = new_id
+        self._desk: SpoolDesk | None = None
+        if open_spool is not None:
+            worker = ThreadPoolExecutor(1, thread_name_prefix="openline-spool")
+            loop = asyncio.get_running_loop()
+            self._desk = SpoolDesk(open_spool, lambda work: loop.run_in_executor(worker, work), loop)
         self._opening: dict[SessionId, asyncio.Task[SessionDriver]] = {}
         self._deliveries: dict[SessionId, Deliveries] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -149,6 +157,8 @@ class Gateway:
             driver.stop()
             if recorder is not None:
                 await recorder.close()
+        if self._desk is not None:
+            await self._desk.close()
         await self.store.flush()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -257,6 +267,7 @@ class Gateway:
             link_factory=self._link_factory,
             host=self,
             recorder=None,
+            desk=self._desk,
         )
         if self.recordings is not None and not self.is_disk_full:
             driver.recorder = self.recordings.recorder(session_id, lambda s: self._segment(driver, s))

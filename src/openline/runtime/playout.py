@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from openline.core.model import Cut, HeardSource
+from openline.runtime.spool import BYTES_PER_MS, Sound, SpoolDesk
 from openline.types import ItemId, ResponseId
 
 ASSUMED_MARGIN_MS = 500
@@ -25,20 +26,22 @@ PROGRESS_MS = 1_000
 """Released audio between two checkpoints: what a crash may forget of a reply."""
 TAPE_MAX_MS = 300_000
 """Audio waiting for release, at most: five minutes (DESIGN §4). More is dropped, counted and said."""
+DROPPED_EVERY_MS = 10_000
+"""Dropped audio is said in sums of this, or at the end of its item: it is one fact each time."""
 KEEP_MS = ASSUMED_MARGIN_MS + 100
 """Played audio kept for a listener that comes back after a drop: what it is assumed not to have heard, and a
 chunk more. Each second kept is 48 kB a session."""
+CHUNK_MAX_MS = 200
+"""A longer piece is cut: a model may send a second at once, and what was released cannot be held back."""
 PLAYED_EVERY_MS = 200
 """How often played audio is put away while nothing ends: one timer for several chunks."""
 
 
-@dataclass(slots=True)
-class _Chunk:
+@dataclass(slots=True, kw_only=True)
+class _Chunk(Sound):
     """A piece of the tape. ``at``: its start on the tape once released; -1 before."""
 
-    pcm: bytes
     ms: float
-    text_end: int
     item: Track
     at: float = -1.0
 
@@ -94,10 +97,17 @@ _Entry = _Chunk | tuple[Track, str] | Track | ResponseId
 
 
 class Playout:
-    """``clock``: monotonic seconds. ``lead_ms``: how far release may run ahead; None: not paced."""
+    """``clock``: monotonic seconds. ``lead_ms``: how far release may run ahead; None: not paced.
+
+    ``desk`` None: all audio waits in memory.
+    """
 
     def __init__(
-        self, hooks: PlayoutHooks, clock: Callable[[], float], loop: asyncio.AbstractEventLoop
+        self,
+        hooks: PlayoutHooks,
+        clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+        desk: SpoolDesk | None = None,
     ) -> None:
         self._hooks = hooks
         self._clock = clock
@@ -112,7 +122,9 @@ class Playout:
         self._held_at: float | None = None
         self._released = 0.0
         self._queued_ms = 0.0
+        self._dropped_ms = 0.0
         self._is_releasing = False
+        self._spool = desk.spool(self._release) if desk is not None else None
         self.lead_ms: int | None = 500
         self.is_listening = True
 
@@ -132,20 +144,38 @@ class Playout:
         track = self._tracks.get(item)
         if track is None:
             return
-        ms = len(pcm) / 48
-        if self._queued_ms + ms > TAPE_MAX_MS:
-            self._hooks.dropped(int(ms))
-            return
-        track.audio_ms += ms
+        size = CHUNK_MAX_MS * BYTES_PER_MS
+        if len(pcm) <= size:
+            self._add_chunk(track, pcm)
+        else:
+            for start in range(0, len(pcm), size):
+                self._add_chunk(track, pcm[start : start + size])
         if text_end:
             track.marks.append((track.audio_ms, text_end))
-        self._queued_ms += ms
-        self._queue.append(_Chunk(pcm, ms, text_end, track))
         self._release()
+
+    def _add_chunk(self, track: Track, pcm: bytes) -> None:
+        ms = len(pcm) / BYTES_PER_MS
+        chunk = _Chunk(pcm, len(pcm), ms=ms, item=track)
+        is_full = self._queued_ms + ms > TAPE_MAX_MS
+        if is_full or (self._spool is not None and not self._spool.added(chunk)):
+            self._dropped_ms += ms
+            if self._dropped_ms >= DROPPED_EVERY_MS:
+                self._say_dropped()
+            return
+        track.audio_ms += ms
+        self._queued_ms += ms
+        self._queue.append(chunk)
+
+    def _say_dropped(self) -> None:
+        if self._dropped_ms:
+            dropped, self._dropped_ms = int(self._dropped_ms), 0.0
+            self._hooks.dropped(dropped)
 
     def finish(self, item: ItemId) -> None:
         track = self._tracks.get(item)
         if track is not None:
+            self._say_dropped()
             self._queue.append(track)
             self._release()
 
@@ -167,6 +197,9 @@ class Playout:
 
     def listen(self, *, lead_ms: int | None) -> None:
         """A listener is there: the tape goes on from where ``unlisten`` left it."""
+        if self.lead_ms is None and lead_ms is not None:
+            # What ran ahead unpaced was for somebody else, or for nobody: this listener waits for none of it.
+            self._anchor = (self._released, self._clock())
         self.lead_ms = lead_ms
         self.is_listening = True
         self._release()
@@ -199,22 +232,38 @@ class Playout:
     def clear(self, response: ResponseId) -> None:
         """Drop what of a response was not released and forget its tracks; nothing of it comes after this."""
         self._queue = deque(entry for entry in self._queue if not self._belongs(entry, response))
-        self._queued_ms = sum(entry.ms for entry in self._queue if isinstance(entry, _Chunk))
+        rest = [entry for entry in self._queue if isinstance(entry, _Chunk)]
+        self._queued_ms = sum(chunk.ms for chunk in rest)
+        if self._spool is not None:
+            near = sum(chunk.size for chunk in rest if not chunk.is_far)
+            self._spool.forget(
+                lambda sound: isinstance(sound, _Chunk) and self._belongs(sound, response), near
+            )
         self._settle_clock()
         self._write_played(self._clock())
         self._sent = deque(chunk for chunk in self._sent if chunk.item.response != response)
+        self._cut_back()
         self._kept.clear()
         for item in [item for item, track in self._tracks.items() if track.response == response]:
             del self._tracks[item]
         self._release()
 
+    def _cut_back(self) -> None:
+        """What was sent and cleared will not be played: the next audio begins where playing is now."""
+        end = self._sent[-1].at + self._sent[-1].ms if self._sent else 0.0
+        self._released = max(end, min(self._anchor[0], self._released))
+
     def drop(self) -> None:
         """Forget everything: the call is over. What was played is recorded first."""
+        self._settle_clock()
         self._write_played(self._clock())
         self._queue.clear()
         self._tracks.clear()
         self._sent.clear()
+        self._cut_back()
         self._kept.clear()
+        if self._spool is not None:
+            self._spool.close()
         self._queued_ms = 0.0
         self._held_at = None
         self.is_listening = True
@@ -264,6 +313,8 @@ class Playout:
         self._write_played(self._clock())
         self._queue.clear()
         self._tracks.clear()
+        if self._spool is not None:
+            self._spool.close()
 
     # -- the tape
 
@@ -288,11 +339,23 @@ class Playout:
         self._arm()
 
     def _may_release(self) -> bool:
-        if not isinstance(self._queue[0], _Chunk) or self.lead_ms is None:
-            return self.is_listening or self.lead_ms is None
-        if self._held_at is not None or not self.is_listening:
+        if not self.is_listening:
             return False
-        return self._released - self._played_at(self._clock()) < self.lead_ms
+        first = self._queue[0]
+        if not isinstance(first, _Chunk):
+            return True
+        if first.pcm is None:
+            return False  # On its way from the disk; the spool calls when it is there.
+        if self.lead_ms is None:
+            return True
+        if self._held_at is not None:
+            return False
+        return self._played_at(self._clock()) >= self._release_position(first) - 0.001
+
+    def _release_position(self, chunk: _Chunk) -> float:
+        """How far playing must have come for ``chunk`` to go out: then not more than the lead is ahead."""
+        assert self.lead_ms is not None
+        return self._released + min(0.0, chunk.ms - self.lead_ms)
 
     def _release_one(self, entry: _Entry) -> None:
         if isinstance(entry, _Chunk):
@@ -320,7 +383,10 @@ class Playout:
         self._queued_ms -= chunk.ms
         track.released_ms += chunk.ms
         self._sent.append(chunk)
+        assert chunk.pcm is not None
         self._hooks.audio(track, chunk.pcm)
+        if self._spool is not None:
+            self._spool.taken(chunk)
         if track.released_ms - track.checkpoint_ms >= PROGRESS_MS:
             track.checkpoint_ms = track.released_ms
             self._hooks.progress(track)
@@ -336,9 +402,11 @@ class Playout:
         if self._sent and self.is_listening:
             last = since + (self._sent[-1].at + self._sent[-1].ms - position) / 1000
             due = min(last, self._clock() + PLAYED_EVERY_MS / 1000)
-        waits = self._queue and isinstance(self._queue[0], _Chunk) and self.is_listening
-        if waits and self._held_at is None and self.lead_ms is not None:
-            release = since + (self._released - self.lead_ms - position) / 1000
+        first = self._queue[0] if self._queue and self.is_listening else None
+        waits = isinstance(first, _Chunk) and first.pcm is not None and self.lead_ms is not None
+        if waits and self._held_at is None:
+            assert isinstance(first, _Chunk)
+            release = since + (self._release_position(first) - position) / 1000
             due = release if due is None else min(due, release)
         if due is None or (self._timer is not None and self._due <= due):
             return
@@ -358,6 +426,7 @@ class Playout:
         while self._sent and self._sent[0].at + self._sent[0].ms <= played + 0.5:
             chunk = self._sent.popleft()
             self._kept.append(chunk)
+            assert chunk.pcm is not None
             self._hooks.played(chunk.pcm, played - chunk.at)
             track = chunk.item
             is_last = track.is_finished and chunk.at + chunk.ms >= track.start + track.audio_ms - 0.5
@@ -385,6 +454,8 @@ class Playout:
             chunk.item.released_ms -= chunk.ms
             self._queued_ms += chunk.ms
             self._queue.appendleft(chunk)
+            if self._spool is not None:
+                self._spool.put_back(chunk)
         self._anchor = (self._released, self._clock())
 
     @staticmethod
