@@ -396,6 +396,29 @@ def test_a_server_without_this_api_says_so(api: Literal["ws", "responses"]) -> N
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, LinkNotOffered),
+        (302, LinkNotOffered),
+        (400, LinkNotOffered),
+        (403, LinkNotOffered),
+        (426, LinkNotOffered),
+        (429, LinkUnavailable),
+        (503, LinkUnavailable),
+    ],
+)
+def test_what_the_answer_to_an_upgrade_means(status: int, kind: type[Exception]) -> None:
+    async def story() -> None:
+        async with talking(Fake(upgrade_faults=deque([Fault("refuse", status=status)]))) as model:
+            with pytest.raises(kind) as caught:
+                await whole(model, request(user("hi", 1)))
+            assert type(caught.value) is kind and str(status) in str(caught.value)
+            assert text_of(await whole(model, request(user("hi", 1)))) == "You said: hi"
+
+    asyncio.run(story())
+
+
 def test_an_upgrade_that_is_closed_at_once_and_a_port_where_nobody_listens() -> None:
     async def story() -> None:
         provider = Fake(upgrade_faults=deque([Fault("close", code=1008)]))

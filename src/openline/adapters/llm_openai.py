@@ -91,9 +91,15 @@ def error_of(failed: Failed, endpoint: Endpoint) -> LinkError:
     return kind(f"{endpoint.label} refused the request: {cause}.", hint=remedy(failed))
 
 
-def refused(status: int, endpoint: Endpoint, what: str) -> LinkError:
+_NO_UPGRADE = frozenset({200, 204, 301, 302, 307, 308, 400, 403, 404, 405, 426, 501})
+"""Answers to an upgrade of servers (and proxies) that know no WebSocket here. 403 too: accounts without the
+feature get it. If it meant the key, the POST that is tried next says so."""
+_NO_ROUTE = frozenset({404, 405, 426, 501})
+
+
+def refused(status: int, endpoint: Endpoint, what: str, *, is_upgrade: bool = False) -> LinkError:
     """The answer to an upgrade or a POST was not what was asked for."""
-    if status in (404, 405, 426, 501):
+    if status in (_NO_UPGRADE if is_upgrade else _NO_ROUTE):
         return LinkNotOffered(
             f"{endpoint.label} has no {what} (HTTP {status}).", hint="Check llm_url, or set llm_api."
         )

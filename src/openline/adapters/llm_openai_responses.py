@@ -279,7 +279,8 @@ class _Pool:
             )
         except WSHandshakeError as error:
             status = int(error.response.status) if error.response is not None else 0
-            raise refused(status, self.endpoint, "Responses WebSocket mode") from None
+            what = "Responses WebSocket mode"
+            raise refused(status, self.endpoint, what, is_upgrade=True) from None
         except (OSError, TimeoutError) as error:
             raise _unreachable(self.endpoint, error) from None
         finally:
