@@ -567,7 +567,10 @@ def test_a_client_that_goes_away_stops_its_post(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ chained
 
 
-def test_the_voice_pipeline_of_one_gateway_thinks_with_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lanes", "store"), [(1, "off"), (4, "on")])
+def test_the_voice_pipeline_of_one_gateway_thinks_with_another(
+    tmp_path: Path, lanes: int, store: str
+) -> None:
     """A's language model is ``llm_openai_responses`` against B's ``/v1/responses``."""
 
     async def story() -> None:
@@ -575,6 +578,7 @@ def test_the_voice_pipeline_of_one_gateway_thinks_with_another(tmp_path: Path) -
             mine = spoken_agent("good morning", builtin_tools=False)
             url = f"{far.url}/v1"
             settings: Json = {"model": "embedded", "llm_url": url, "llm_model": "m"}
+            settings |= {"llm_lanes": lanes, "llm_store": store}
             async with gateway(tmp_path / "a", agent=mine, **settings) as near:
                 async with client_of(near).realtime.connect(model="m") as line:
                     said = []
@@ -590,7 +594,12 @@ def test_the_voice_pipeline_of_one_gateway_thinks_with_another(tmp_path: Path) -
                             if event.type == "response.done":
                                 break
                     assert said == ["1: one", "3: two"]
-            assert far.responses.passing_made == 2
+            assert (far.responses.passing_made, far.responses.stored_made) == (
+                (2, 0) if store == "off" else (0, 2)
+            )
+        assert len(stories(tmp_path / "b")) == (store == "on"), (
+            "the far chain is one session, if it may be stored"
+        )
 
     asyncio.run(story())
 

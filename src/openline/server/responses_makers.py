@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -227,7 +227,7 @@ class Texter:
         self.driver = driver
         self._created_at = created_at
         self._outbox = Outbox(self._leave, self._full)
-        self._waiting: list[Event] = []
+        self._waiting: deque[Event] = deque()
         self._asked: Create | None = None
         self._emit: Emit = lambda event: None
         self._writer: ResponseWriter | None = None
@@ -320,7 +320,7 @@ class Texter:
             self._outbox.put(event[1], needs)
 
     def _leave(self, payload: bytes) -> None:
-        self._emit(self._waiting.pop(0))
+        self._emit(self._waiting.popleft())
 
     def durable(self, mark: Seq) -> None:
         self._outbox.durable(mark)
