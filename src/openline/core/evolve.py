@@ -53,7 +53,7 @@ def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
     for entry in state.entries.values():
         entry.heard_ns = now.mono_ns
     state.link.phase = advance("link", state.link.phase, "closed")
-    state.link.attempt, state.link.is_refused = 0, False
+    state.link.attempt = 0
 
 
 def _session_updated(state: State, fact: f.SessionUpdated, now: Now) -> None:
@@ -65,7 +65,7 @@ def _session_parked(state: State, fact: f.SessionParked, now: Now) -> None:
     state.status = advance("session", state.status, "parked")
     state.parked_until_ms = fact.until_ms
     state.link.phase = advance("link", state.link.phase, "closed")
-    state.link.attempt, state.link.is_refused = 0, False
+    state.link.attempt = 0
 
 
 def _session_ended(state: State, fact: f.SessionEnded, now: Now) -> None:
@@ -87,13 +87,13 @@ def _connection_attached(state: State, fact: f.ConnectionAttached, now: Now) -> 
         state.status = advance("session", state.status, "attached")
         state.parked_until_ms = 0
         _restart_waits(state, now)
-        state.link.is_refused = False
 
 
 def _pass_on_token(state: State, fact: f.ConnectionAttached) -> None:
     """The new token replaces the one that was shown. That one is spent when its successor is shown: until then
     nobody knows that the client ever received it, and one that was cut before would be locked out."""
-    _forget_token(state, state.predecessors.get(fact.replaces, ""))
+    if fact.replaces in state.predecessors:
+        _forget_token(state, state.predecessors[fact.replaces])
     if not fact.token_hash:
         return
     state.tokens[fact.token_hash] = fact.role
@@ -120,7 +120,7 @@ def _restart_waits(state: State, now: Now) -> None:
 
 def _connection_detached(state: State, fact: f.ConnectionDetached, now: Now) -> None:
     connection = state.connections.pop(fact.conn)
-    if connection.role != "observer" and not state.has_talker and fact.reason != "replaced":
+    if connection.role != "observer" and not state.has_talker:
         state.quiet_since_ns = now.mono_ns
         state.status = advance("session", state.status, "detached")
 
@@ -140,7 +140,6 @@ def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
 
 def _link_lost(state: State, fact: f.LinkLost, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "lost")
-    state.link.is_refused = fact.permanent
 
 
 # --------------------------------------------------------------------------------------------------- turns
@@ -154,7 +153,8 @@ def _speech_started(state: State, fact: f.SpeechStarted, now: Now) -> None:
     phase = advance("turn", _turn_phase(state), "speech_started")
     active, detection = state.active, state.config.turn_detection
     unheard = None
-    if detection is not None and detection.interrupt_response:
+    assert detection is not None, "without a detector no speech is detected"
+    if detection.interrupt_response:
         if active is not None and not active.was_heard:
             unheard = active.request
         if state.preparing is not None:
@@ -172,14 +172,15 @@ def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
     # What was typed is a turn of its own beside one that is being spoken.
     advance("turn", "none" if fact.item is None else _turn_phase(state), "committed")
     if fact.item is not None:
-        if state.turn is not None and state.turn.item_id == fact.item.id:
-            state.turn = None
+        assert state.turn is None or state.turn.item_id == fact.item.id, "the open turn is the one committed"
+        state.turn = None
         _put_item(state, fact.item, fact.previous_item_id)
         audio = fact.item.content[0].audio
-        if fact.text is None and audio is not None:
+        assert audio is not None, "what was spoken has its place on the track"
+        if fact.text is None:
             state.untranscribed[fact.item.id] = (fact.turn_id, audio, now.mono_ns)
-    taken = set(fact.text_items)
-    state.untaken = [item_id for item_id in state.untaken if item_id not in taken]
+    if fact.text_items:
+        state.untaken.clear()
     state.preparing = (fact.turn_id, now.mono_ns) if fact.prepares else None
     # The reply to this turn sees all that these would have said: they are superseded.
     state.held = [request for request in state.held if request.origin == "agent"]

@@ -146,7 +146,7 @@ def settle(draft: Draft, reason: str, cuts: Sequence[Cut]) -> None:
 
 def request_link(draft: Draft, attempt: int = 1) -> None:
     state = draft.state
-    if state.link.phase != "closed" or state.link.is_refused:
+    if state.link.phase != "closed":
         return
     epoch = state.link.epoch + 1
     delay = 0 if attempt == 1 else min(BACKOFF_FIRST_MS << (attempt - 2), BACKOFF_MAX_MS)

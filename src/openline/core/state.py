@@ -147,7 +147,6 @@ class Link:
     epoch: int = 0
     phase: str = "closed"
     attempt: int = 0
-    is_refused: bool = False
     hears: bool = False
 
 

@@ -177,7 +177,7 @@ def test_a_restart_forgets_that_a_link_was_refused_and_how_often_it_was_tried() 
     call.give(i.LinkLost(2, "link_rejected", permanent=True))
     call.crash()
     state = call.session.state
-    assert (state.link.phase, state.link.attempt, state.link.is_refused) == ("closed", 0, False)
+    assert (state.link.phase, state.link.attempt) == ("closed", 0)
     step = call.give(i.Attach(ConnectionId("again"), "speaker"))
     assert step.effects == (e.OpenLink(3, 0),)
 
@@ -187,7 +187,17 @@ def test_a_session_that_was_parked_starts_its_links_anew() -> None:
     call.give(i.LinkLost(1, "link_unavailable"))
     call.give(i.Detach(CONN, 1000, clean=True))
     state = call.session.state
-    assert (state.link.phase, state.link.attempt, state.link.is_refused) == ("closed", 0, False)
+    assert (state.link.phase, state.link.attempt) == ("closed", 0)
     assert state.parked_until_ms == call.now.wall_ms + 604_800_000
-    call.give(i.Attach(ConnectionId("again"), "texter"))
+    call.give(i.Attach(ConnectionId("again"), "observer"))
+    assert state.parked_until_ms > 0
+    call.give(i.Attach(ConnectionId("desk"), "texter"))
     assert state.parked_until_ms == 0
+
+
+def test_a_session_that_ended_waits_for_nothing() -> None:
+    call = live_call(resumable=False)
+    call.give(i.Detach(CONN, 1000, clean=True))
+    step = call.give(i.EndSession("api"))
+    assert call.session.state.parked_until_ms == 0
+    assert (step.wake_at, step.durable_wake_ms) == (None, 0)

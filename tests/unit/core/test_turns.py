@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from core_call import CONN, begin_message, live_call, names, speak
+from core_call import CONN, begin_message, finish_reply, live_call, names, speak
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.model import AudioRange, SessionConfig
-from openline.types import ConnectionId
+from openline.core.model import AudioRange, Item, Part, ResponseRequest, SessionConfig
+from openline.types import ConnectionId, ItemId
 
 # ---------------------------------------------------------------------------------------- late, and recovered
 
@@ -92,3 +92,34 @@ def test_a_link_that_is_refused_brings_nothing_back() -> None:
     call.give(i.SpeechStarted(1, 96_000))
     step = call.give(i.LinkLost(1, "link_rejected", permanent=True))
     assert names(step) == ["link.lost", "turn.abandoned"]
+
+
+# ------------------------------------------------------------------------------------------------ typed turns
+
+
+def test_what_was_typed_stays_to_be_taken_when_something_else_is_said() -> None:
+    call = live_call()
+    for text in ("two bolts", "and hinges"):
+        part = Part("input_text", text)
+        call.give(i.CreateItem(Item(ItemId(""), "message", "user", "user", content=(part,)), None, CONN))
+    speak(call, "what time is it")
+    begin_message(call)
+    finish_reply(call)
+    step = call.give(i.CreateResponse(ResponseRequest(), CONN))
+    committed = step.facts[0]
+    assert isinstance(committed, f.TurnCommitted)
+    assert (committed.text, len(committed.text_items)) == ("two bolts and hinges", 2)
+    assert call.session.state.untaken == []
+
+
+def test_what_is_taken_is_what_users_typed_and_was_not_deleted() -> None:
+    call = live_call()
+    for number, role in enumerate(("user", "system", "user")):
+        part = Part("input_text", f"text {number}")
+        item = Item(ItemId(f"item_{number}"), "message", role, role, content=(part,))  # type: ignore[arg-type]  # both are
+        call.give(i.CreateItem(item, None, CONN))
+    call.give(i.DeleteItem(ItemId("item_1"), CONN))
+    call.give(i.DeleteItem(ItemId("item_0"), CONN))
+    committed = call.give(i.CreateResponse(ResponseRequest(), CONN)).facts[0]
+    assert isinstance(committed, f.TurnCommitted)
+    assert committed.text_items == ("item_2",)
