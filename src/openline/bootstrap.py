@@ -229,6 +229,7 @@ def _language_model(settings: Settings, agent: Agent) -> LanguageModel:
         return ResponsesModel(endpoint, plan)
     if not _has("httpx"):
         if settings.llm_api == "auto":
+            log.warning("llm_api: only the WebSocket is tried; for HTTP: pip install 'openline[openai]'")
             return ResponsesModel(endpoint, plan)
         raise ConfigError("llm_api: HTTP needs httpx.", hint="pip install 'openline[openai]'")
     from openline.adapters.llm_openai_http import HttpModel
