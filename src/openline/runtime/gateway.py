@@ -139,14 +139,19 @@ class Gateway:
         self.is_draining = True
 
     async def drain(self) -> None:
-        """Wait until no reply is running, at most ``drain_s``."""
+        """Wait until no reply that somebody listens to is running, at most ``drain_s``."""
         self.begin_drain()
         try:
             async with asyncio.timeout(self.settings.drain_s):
-                while any(driver.session.state.responses for driver in self.drivers.values()):  # noqa: ASYNC110 - once a life
+                while any(self._is_replying(driver) for driver in self.drivers.values()):  # noqa: ASYNC110 - once a life
                     await asyncio.sleep(DRAIN_POLL_S)
         except TimeoutError:
             log.warning("drain: replies were still running after %s s", self.settings.drain_s)
+
+    @staticmethod
+    def _is_replying(driver: SessionDriver) -> bool:
+        """A reply whose listener is gone is held until somebody comes back: no drain can wait for that."""
+        return bool(driver.session.state.responses) and driver.session.state.has_talker
 
     async def close(self) -> None:
         """Stop all sessions as they are (the log has them) and flush. Connections are closed by then."""
