@@ -14,7 +14,16 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
-from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSInvalidStatusError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
 
 from openline.errors import ConfigError, OpenlineError
 
@@ -117,8 +126,10 @@ class Call:
                 websocket_handshake_timeout=timeout_s,
                 max_frame_size=FRAME_MAX,
             )
+        except WSInvalidStatusError as error:
+            raise _refused(error) from None
         except WSError as error:
-            raise LineClosed(1006, f"the gateway refused it: {error}") from None
+            raise LineClosed(1006, f"(the handshake failed: {type(error).__name__})") from None
         except OSError as error:
             raise ConfigError(
                 f"no gateway answers at {self.address.url} ({error.strerror or type(error).__name__}).",
@@ -215,6 +226,18 @@ class Call:
             if not future.done():
                 future.set_exception(LineClosed(status, reason))
         self.on_closed(status)
+
+
+def _refused(error: WSInvalidStatusError) -> OpenlineError:
+    """What the gateway said instead of 101; its own words, when it sent any."""
+    status = int(error.response.status) if error.response is not None else 0
+    try:
+        message = str(msgspec.json.decode(error.raw_body or b"")["error"]["message"])
+    except (msgspec.DecodeError, LookupError, TypeError):
+        message = f"the gateway answered {status} instead of opening the line."
+    if status in (401, 403):
+        return ConfigError(message, hint="Pass --key, or set OPENLINE_KEY.")
+    return LineClosed(1006, f"({status}: {message.rstrip('.')})")
 
 
 class _Listener(WSListener):

@@ -15,7 +15,7 @@ from openline.cli.client import Event, LineClosed
 from openline.cli.source import add_address, address_of
 from openline.cli.talker import Talker
 from openline.cli.terminal import Terminal, clean
-from openline.errors import ConfigError
+from openline.errors import ConfigError, SessionError
 
 REPLY_TIMEOUT_S = 60.0
 RESUME_TRIES = 5
@@ -85,6 +85,10 @@ class Conversation:
                 self._say_hello(created)
                 await self._read_and_ask()
             return 1 if self._failed else 0
+        except TimeoutError:
+            raise SessionError(
+                f"no reply within {REPLY_TIMEOUT_S:.0f} s.", hint="'openline tail -f' shows what happens."
+            ) from None
         finally:
             await talker.close()
             if options.out:
