@@ -6,7 +6,7 @@ for name in chromium chromium-browser google-chrome google-chrome-stable; do
 done
 [ "${OPENLINE_NO_INSTALL:-}" = "" ] || exit 0
 [ "$(id -u)" = "0" ] && command -v apt-get >/dev/null 2>&1 || exit 0
-grep -qi debian /etc/os-release 2>/dev/null || exit 0  # Ubuntu's package is a stub for snap
+grep -q "^ID=debian" /etc/os-release 2>/dev/null || exit 0  # not what is like it: Ubuntu's package is a stub for snap
 echo "setup: no Chromium for the console's story; trying Debian's package (at most 5 minutes)"
 export DEBIAN_FRONTEND=noninteractive
 timeout 60 apt-get update -qq >/dev/null 2>&1

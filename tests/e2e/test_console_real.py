@@ -179,6 +179,10 @@ def a_cut_line_resumes(stage: Stage) -> None:
     page.wait_for(f"{ACTIVITY} === 'speaking'")
     watcher.wait_for("document.querySelector('.watch').dataset.status === 'live'")
     assert len(page.texts(".entry.agent")) == 3, "the reply goes on; it does not come again"
+    for list_ in (".words .scroll", ".ledger .scroll"):
+        page.wait_for(
+            f"((n) => n.scrollHeight - n.scrollTop - n.clientHeight < 60)(document.querySelector('{list_}'))"
+        )
 
 
 def a_tool_is_seen_to_run(stage: Stage) -> None:

@@ -174,3 +174,19 @@ export function dialog(title, ...content) {
 export function closeDialog() {
   document.getElementById("dialog").close();
 }
+
+/**
+ * Keep a list at its end while its reader is there; also when the list is made smaller, which moves nobody and so
+ * must not count as scrolling away. Returns a function to call after each addition; `isOn()` false: does nothing.
+ */
+export function keepAtEnd(scroller, isOn) {
+  let isAtEnd = true;
+  const follow = () => {
+    if (isAtEnd && isOn()) scroller.scrollTop = scroller.scrollHeight;
+  };
+  scroller.addEventListener("scroll", () => {
+    isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
+  });
+  new ResizeObserver(follow).observe(scroller);
+  return follow;
+}

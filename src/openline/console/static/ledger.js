@@ -1,6 +1,6 @@
 // The list of facts: number, offset, kind, type, one line of content; each opens to its JSON.
 
-import { clock, h, replace, setText } from "./dom.js";
+import { clock, h, keepAtEnd, replace, setText } from "./dom.js";
 import { KINDS, kindOf, summary } from "./story.js";
 
 /** Rows kept in the page; older ones leave it (the log keeps them, and the export link gives all). */
@@ -26,6 +26,7 @@ export class Ledger {
     this.chips = h("div", { class: "chips", role: "group", "aria-label": "Kinds shown" }, KINDS.map((entry) => this.#chip(entry)));
     this.list = h("ol", { class: "facts", "aria-label": "Facts" });
     this.scroller = h("div", { class: "scroll" }, this.list);
+    this.follows = keepAtEnd(this.scroller, () => this.isFollowing && this.current < 0);
     this.node = h("section", { class: "ledger panel", "aria-label": "Facts" },
       h("header", { class: "panel-head" }, h("h2", {}, "Facts"), this.count, this.filter), this.chips, this.scroller);
   }
@@ -42,7 +43,6 @@ export class Ledger {
   }
 
   add(fact) {
-    const isAtEnd = this.scroller.scrollHeight - this.scroller.scrollTop - this.scroller.clientHeight < 40;
     const row = this.#row(fact);
     this.rows.push(row);
     row.node.hidden = !this.#matches(row);
@@ -50,7 +50,7 @@ export class Ledger {
     this.list.append(row.node);
     if (this.rows.length > MOST_ROWS) this.#forgetFirst();
     this.#showCount();
-    if (isAtEnd && this.isFollowing && this.current < 0) this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.follows();
   }
 
   #forgetFirst() {

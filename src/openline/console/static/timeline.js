@@ -2,6 +2,8 @@
 // cut it is broken. One drawing for the live call, the watched session and the recording.
 
 /** Room left of the time axis for the lane names, and right of it; narrow screens have none to give. */
+/** Pixels from one bar of the live levels to the next, at least. */
+const BAR_EVERY = 2.4;
 const gutter = (width) => (width > 700 ? { left: 104, right: 36 } : { left: 14, right: 14 });
 
 export class Timeline {
@@ -188,9 +190,18 @@ export class Timeline {
 
   /** Live levels: [{at, caller, agent}] every 50 ms. */
   #levels(context, colours) {
-    const bar = Math.max(1.2, ((50 / (this.view.to - this.view.from)) * this.inner) * 0.62);
+    const msPerPixel = (this.view.to - this.view.from) / this.inner;
+    // On a narrow screen several levels share a bar, or the bars would run together.
+    const each = Math.max(1, Math.ceil((BAR_EVERY * msPerPixel) / 50));
+    const bar = Math.max(1.2, ((each * 50) / msPerPixel) * 0.62);
+    const bars = new Map();
     for (const level of this.data.levels) {
       if (level.at < this.view.from || level.at > this.view.to) continue;
+      const place = Math.floor(level.at / (each * 50));
+      const seen = bars.get(place) ?? { at: level.at, caller: 0, agent: 0 };
+      bars.set(place, { at: seen.at, caller: Math.max(seen.caller, level.caller), agent: Math.max(seen.agent, level.agent) });
+    }
+    for (const level of bars.values()) {
       const x = this.x(level.at);
       const up = shape(level.caller * 2) * (this.reach - 3);
       const down = shape(level.agent * 2) * (this.reach - 3);

@@ -1,6 +1,6 @@
 // Draws a Conversation as a thread: time in the gutter, every word hanging on one vertical line.
 
-import { announce, clock, h, replace, setText, span } from "./dom.js";
+import { announce, clock, h, keepAtEnd, replace, setText, span } from "./dom.js";
 import { heardEnd } from "./conversation.js";
 
 const SOURCES = {
@@ -22,6 +22,7 @@ export class Transcript {
     this.announced = new Set();
     this.node = h("ol", { class: "thread", "aria-label": "Transcript" });
     this.scroller = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Transcript" }, this.node);
+    this.follows = keepAtEnd(this.scroller, () => this.isFollowing);
   }
 
   /** Show how far into an agent entry the loudspeaker is, 0..1; null when it is not playing. */
@@ -33,7 +34,6 @@ export class Transcript {
   }
 
   changed(entry) {
-    const isAtEnd = this.scroller.scrollHeight - this.scroller.scrollTop - this.scroller.clientHeight < 60;
     let row = this.rows.get(entry.id);
     if (!row) {
       row = this.#row(entry);
@@ -41,7 +41,7 @@ export class Transcript {
       this.node.append(row.node);
     }
     this.#fill(row);
-    if (isAtEnd && this.isFollowing) this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.follows();
   }
 
   highlight(id) {
