@@ -24,8 +24,9 @@ from integration.upstream import (
     until,
 )
 from openline.adapters.link_openai_realtime import OpenAIRealtimeFactory
+from openline.adapters.link_openai_realtime.socket import Address
 from openline.core.model import SessionConfig
-from openline.errors import LinkError, LinkRejected, LinkUnavailable
+from openline.errors import ConfigError, LinkError, LinkRejected, LinkUnavailable
 from openline.testing.fake_realtime import FakeRealtime, FakeReply
 from openline.types import ResponseId, SessionId
 
@@ -252,6 +253,43 @@ def test_a_reply_that_nobody_asked_for_is_stopped() -> None:
         assert scene.sink.text == {ResponseId("resp_1"): "asked for"}
 
     play(do)
+
+
+def test_a_conversation_that_is_busy_with_a_strangers_reply_is_asked_again() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(SessionConfig())
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+        scene.fake.obeys = False
+        scene.fake.plan(FakeReply("uninvited", audio_ms=4_000, pace_s=0.02), FakeReply("asked for"))
+        speak(scene)
+        scene.link.start_response(ask("resp_2"))
+        await scene.done(2)
+        assert connection.errors == ["conversation_already_has_active_response"]
+        assert scene.sink.text[ResponseId("resp_2")] == "asked for", "and not as the stranger's (F1, F6)"
+
+    play(do)
+
+
+@pytest.mark.parametrize(
+    ("base", "socket"),
+    [
+        ("https://api.openai.com/v1", "wss://api.openai.com/v1/realtime?model=m%2F1"),
+        ("http://127.0.0.1:8765/v1/", "ws://127.0.0.1:8765/v1/realtime?model=m%2F1"),
+        ("wss://host/openai/v1/realtime?zone=eu", "wss://host/openai/v1/realtime?zone=eu&model=m%2F1"),
+    ],
+)
+def test_a_base_url_is_where_the_socket_goes(base: str, socket: str) -> None:
+    assert Address.of(base, "m/1").url == socket
+
+
+@pytest.mark.parametrize(
+    "base", ["api.openai.com/v1", "ftp://host/v1", "https:///v1", "https://u:secret@host/v1"]
+)
+def test_a_url_that_cannot_be_one_is_refused_at_the_start(base: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        OpenAIRealtimeFactory(base, "m", lambda: "k")
+    assert "upstream_url" in str(raised.value) and "secret" not in str(raised.value)
 
 
 def test_a_server_that_forgets_metadata_is_understood_by_order() -> None:

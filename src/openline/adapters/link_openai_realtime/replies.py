@@ -166,11 +166,7 @@ class Replies:
         theirs = event.response.id
         if theirs in self._live or theirs in self._dead:
             return
-        told = (event.response.metadata or {}).get(upstream.RESPONSE_KEY)
-        reply = self._asked.get(ResponseId(told)) if isinstance(told, str) else None
-        self._echoes = self._echoes or reply is not None
-        if reply is None and not self._echoes and told is None:
-            reply = next(iter(self._asked.values()), None)
+        reply = self._asked_by(event.response)
         if reply is None:
             # Nobody asked for it: a server that replies by itself. It must not write into the conversation.
             self.dropped += 1
@@ -178,6 +174,15 @@ class Replies:
             self._command("response.cancel", response_id=theirs)
             return
         self._bind(reply, theirs)
+
+    def _asked_by(self, response: upstream.Reply) -> _Reply | None:
+        """Which request of ours a response answers: by our metadata; by order where a server forgets that."""
+        told = (response.metadata or {}).get(upstream.RESPONSE_KEY)
+        if isinstance(told, str):
+            reply = self._asked.get(ResponseId(told))
+            self._echoes = self._echoes or reply is not None
+            return reply
+        return None if self._echoes else next(iter(self._asked.values()), None)
 
     def _bind(self, reply: _Reply, theirs: str) -> None:
         del self._asked[reply.ours]
@@ -191,10 +196,10 @@ class Replies:
         while len(self._dead) > DEAD_KEPT:
             self._dead.popitem(last=False)
 
-    def _reply(self, theirs: str) -> _Reply | None:
-        """The response that an event is about, if it may still say something."""
+    def _reply(self, theirs: str, *, begins: bool = False) -> _Reply | None:
+        """The response that an event is about, if it may still say something. ``begins``: it may be its first."""
         reply = self._live.get(theirs)
-        if reply is None and theirs not in self._dead and len(self._asked) == 1:
+        if reply is None and begins and theirs not in self._dead and len(self._asked) == 1:
             # Its response.created comes late: the only one that was asked for is meant.
             reply = next(iter(self._asked.values()))
             self._bind(reply, theirs)
@@ -205,8 +210,10 @@ class Replies:
 
     def done(self, event: upstream.ResponseDone) -> None:
         theirs = event.response.id
-        if theirs not in self._live and theirs not in self._dead and len(self._asked) == 1:
-            self._bind(next(iter(self._asked.values())), theirs)
+        if theirs not in self._live and theirs not in self._dead:
+            asked = self._asked_by(event.response)
+            if asked is not None:
+                self._bind(asked, theirs)
         reply = self._live.pop(theirs, None)
         self._bury(theirs)
         if reply is None:
@@ -225,7 +232,7 @@ class Replies:
     # -- what comes: outputs
 
     def added(self, event: upstream.ItemAdded) -> None:
-        reply = self._reply(event.response_id)
+        reply = self._reply(event.response_id, begins=True)
         if reply is None or event.output_index in reply.outputs:
             return
         item = event.item
