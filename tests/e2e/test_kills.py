@@ -17,6 +17,7 @@ from e2e.live_calls import Caller, call_gateway, in_audio_reply, in_tool
 from figures import figure, part_counts, parts
 from integration.gateway import GatewayProcess, Story, stories
 from integration.line import dial
+from openline.core import facts as f
 
 KILLS_A_PART = 20
 CALLERS = 4
@@ -121,20 +122,20 @@ def states_at_kills(logs: list[Story]) -> Counter[str]:
         sounding: set[str] = set()
         running: set[str] = set()
         for _, _, fact in log.facts:
-            match fact.TYPE:
-                case "openline.session.owned":
+            match fact:
+                case f.SessionOwned():
                     if kill >= 0 and sounding:
                         replying.add(kill)
                     if kill >= 0 and running:
                         in_tools.add(kill)
                     kill += 1
-                case "response.output_item.added" if fact.item.type == "message":
-                    sounding.add(fact.item.id)
-                case "response.output_item.done":
-                    sounding.discard(fact.item.id)
-                case "openline.tool.started":
-                    running.add(fact.call_id)
-                case "openline.tool.settled":
-                    running.discard(fact.call_id)
+                case f.OutputItemAdded(item=item) if item.type == "message":
+                    sounding.add(item.id)
+                case f.OutputItemDone(item=item):
+                    sounding.discard(item.id)
+                case f.ToolStarted(call_id=call):
+                    running.add(call)
+                case f.ToolSettled(call_id=call):
+                    running.discard(call)
     found["in_reply"], found["in_tool"] = len(replying), len(in_tools)
     return found

@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
@@ -30,7 +31,7 @@ from openline.wire.client_events import MAX_EVENT
 
 
 @contextlib.asynccontextmanager
-async def unharmed(data: Path, **settings: object) -> AsyncIterator[tuple[Running, Line]]:
+async def unharmed(data: Path, **settings: Any) -> AsyncIterator[tuple[Running, Line]]:
     """A gateway with one call on it; whatever was done, the call answers, and all logs verify."""
     async with running(data, **settings) as gateway, line(gateway.url) as caller:
         await caller.send("session.update", session={"type": "realtime", "output_modalities": ["text"]})
@@ -183,8 +184,8 @@ def test_ten_thousand_events_in_a_burst_have_ten_thousand_outcomes(tmp_path: Pat
         async with unharmed(data) as (_, caller):
             sent: list[str] = []
             for number in range(5_000):
-                item = {"id": f"i{number}", "type": "message", "role": "user", "content": []}
-                item["content"] = [{"type": "input_text", "text": "x"}]
+                content = [{"type": "input_text", "text": "x"}]
+                item = {"id": f"i{number}", "type": "message", "role": "user", "content": content}
                 good = {"type": "conversation.item.create", "event_id": f"g{number}", "item": item}
                 bad = {"type": "conversation.item.delete", "event_id": f"b{number}", "item_id": "no"}
                 sent += [json.dumps(good), json.dumps(bad)]
