@@ -67,7 +67,7 @@ class Address:
             )
         path = parts.path.rstrip("/")
         path = path if path.endswith("/realtime") else f"{path}/realtime"
-        query = "&".join(part for part in (parts.query, f"model={quote(model)}") if part)
+        query = "&".join(part for part in (parts.query, f"model={quote(model, safe='')}") if part)
         return cls(
             urlunsplit((scheme, parts.netloc, path, query, "")),
             f"model link openai/{model} at {parts.netloc}",
