@@ -91,10 +91,10 @@ class Gateway:
         self._link_factory = link_factory
         self._new_id = new_id
         self._desk: SpoolDesk | None = None
+        self._spooler = ThreadPoolExecutor(1, thread_name_prefix="openline-spool")
         if open_spool is not None:
-            worker = ThreadPoolExecutor(1, thread_name_prefix="openline-spool")
             loop = asyncio.get_running_loop()
-            self._desk = SpoolDesk(open_spool, lambda work: loop.run_in_executor(worker, work), loop)
+            self._desk = SpoolDesk(open_spool, lambda work: loop.run_in_executor(self._spooler, work), loop)
         self._opening: dict[SessionId, asyncio.Task[SessionDriver]] = {}
         self._deliveries: dict[SessionId, Deliveries] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -164,6 +164,7 @@ class Gateway:
                 await recorder.close()
         if self._desk is not None:
             await self._desk.close()
+        self._spooler.shutdown(wait=False)
         await self.store.flush()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -288,7 +289,8 @@ class Gateway:
         if self.is_disk_full:
             message = "The disk is full: this gateway takes no new sessions until there is space."
             raise ClientProtocolError(message, code="server_is_overloaded", kind="server_error")
-        if len(self.drivers) >= self.settings.sessions_max:
+        opening = sum(session not in self.drivers for session in self._opening)
+        if len(self.drivers) + opening >= self.settings.sessions_max:
             message = f"This gateway takes at most {self.settings.sessions_max} sessions; try again later."
             raise ClientProtocolError(message, code="server_is_overloaded", kind="server_error")
 

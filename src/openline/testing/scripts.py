@@ -107,8 +107,8 @@ def echo_script(context: ScriptContext) -> ReplyPlan:
     if context.request.verbatim is not None:
         return ReplyPlan(text=context.request.verbatim)
     last = context.last
-    if last is not None and last.type == "function_call_output":
-        return ReplyPlan(text=f"The tool said: {last.output}")
+    if last is not None and last.type in ("function_call_output", "mcp_call"):
+        return ReplyPlan(text=f"The tool said: {last.output or last.error}")
     said = context.last_user_text.strip()
     if said.lower().startswith("call "):
         calls = tuple(ToolUse(name, arguments or "{}") for name, arguments in _CALL.findall(said))
