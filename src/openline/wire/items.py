@@ -132,10 +132,10 @@ def odd_audio(fields: Fields) -> ClientProtocolError:
     return fields.wrong("invalid_value", message, "audio")
 
 
-def to_tools(fields: Fields, taken: frozenset[str] = frozenset()) -> tuple[ToolSpec, ...]:
-    """The function tools in ``fields["tools"]``, run by the client. ``taken``: names the gateway has."""
+def to_tools(fields: Fields) -> tuple[ToolSpec, ...]:
+    """The function tools in ``fields["tools"]``, run by the client."""
     tools: list[ToolSpec] = []
-    names = set(taken)
+    names: set[str] = set()
     for tool in fields.children("tools", limit=MAX_TOOLS):
         if tool.get("type") == "mcp":
             raise tool.not_supported("type", "MCP tools declared by a client")

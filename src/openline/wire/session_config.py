@@ -135,8 +135,12 @@ def _merge_model_settings(fields: Fields, draft: _Draft) -> None:
     if "instructions" in fields:
         changes["instructions"] = fields.text("instructions") or ""
     if "tools" in fields:
-        kept = tuple(tool for tool in draft.current.tools if tool.runner == "gateway")
-        changes["tools"] = kept + to_tools(fields, frozenset(tool.name for tool in kept))
+        declared = to_tools(fields)
+        # A client that declares a name of the gateway's runs that tool itself: so two gateways in a row, both
+        # with the built-in tools, work, and nobody is refused for a name they cannot know of.
+        names = {tool.name for tool in declared}
+        ours = (tool for tool in draft.current.tools if tool.runner == "gateway")
+        changes["tools"] = (*(tool for tool in ours if tool.name not in names), *declared)
     if "tool_choice" in fields:
         changes["tool_choice"] = to_tool_choice(fields) or '"auto"'
     if "parallel_tool_calls" in fields:

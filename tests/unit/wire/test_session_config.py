@@ -133,7 +133,6 @@ def test_the_clients_tools_replace_its_own_and_leave_the_gateways() -> None:
             "invalid_value",
             "session.tools[1].name",
         ),
-        ([{"type": "function", "name": "order"}], "invalid_value", "session.tools[0].name"),
         (
             [{"type": "function", "name": "a", "parameters": []}],
             "invalid_type",
@@ -146,6 +145,13 @@ def test_wrong_tools(tools: Any, code: str, param: str) -> None:
     current = dataclasses.replace(BASE, tools=(ToolSpec("order", runner="gateway"),))
     error = refused({"type": "realtime", "tools": tools}, current=current)
     assert (error.code, error.param) == (code, param)
+
+
+def test_a_client_that_declares_a_tool_of_the_gateways_runs_it_itself() -> None:
+    ours = (ToolSpec("order", runner="gateway"), ToolSpec("stock", runner="gateway"))
+    current = dataclasses.replace(BASE, tools=ours)
+    changed = to_config(current, {"type": "realtime", "tools": [{"type": "function", "name": "order"}]})
+    assert [(tool.name, tool.runner) for tool in changed.tools] == [("stock", "gateway"), ("order", "client")]
 
 
 def test_a_schema_nested_without_end_is_refused() -> None:
