@@ -112,6 +112,7 @@ def caller_voice(path: Path, book: phrases.Phrases) -> Path:
     return path
 
 
+@pytest.mark.timeout(120)  # half a minute of real time, and a browser on a machine that may be busy
 def test_a_spoken_call_from_the_first_word_to_its_playback(stage: Stage) -> None:
     stage.open(stage.caller, "#/talk")
     stage.caller.wait_for("document.querySelector('.hero button')")
@@ -241,6 +242,7 @@ def every_fact_is_shown(stage: Stage) -> None:
     count = len(stage.read_facts())
     watcher.wait_for(f"document.querySelectorAll('.fact').length === {count}")
     assert watcher.texts(".fact .seq") == [str(number) for number in range(1, count + 1)]
+    watcher.wait_for(f"[...document.querySelectorAll('.state dd')].some((n) => n.textContent === '{count}')")
     state = dict(zip(watcher.texts(".state dt"), watcher.texts(".state dd"), strict=True))
     expected = {"Turns": "5", "Interruptions": "3", "Tool calls": "2", "Cuts": "1", "Facts": str(count)}
     assert {name: state[name] for name in expected} == expected
