@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 GAP_MS = 200
 """Input that comes this much later than its track position is taken as a gap of silence, not as jitter."""
+REPORT_STEP_MS = 40
+"""A late playout report that differs by less than a chunk tells nothing new."""
 CLOSE_ELSEWHERE = 4503
 
 
@@ -349,9 +351,19 @@ class SessionDriver:
         return self._heard_until
 
     def report_playout(self, item: ItemId, audio_end_ms: int) -> None:
-        cut = self.playout.report(item, audio_end_ms)
+        """The listener says what it has played; it knows better than the release clock, also a little later."""
+        cut = self.playout.report(item, audio_end_ms) or self._late_report(item, audio_end_ms)
         if cut is not None:
             self.offer(i.Heard(cut))
+
+    def _late_report(self, item: ItemId, audio_end_ms: int) -> Cut | None:
+        """A report for an item that is over by our clock; None if it says nothing new. The core bounds how late."""
+        entry = self.session.state.entries.get(item)
+        if entry is None or entry.heard_ms is None or self.playout.is_on_tape(item):
+            return None
+        if abs(audio_end_ms - entry.heard_ms) < REPORT_STEP_MS:
+            return None
+        return Cut(item, entry.item.text, entry.audio_ms, min(audio_end_ms, entry.audio_ms), "reported")
 
     # -- what the playout says
 

@@ -219,6 +219,9 @@ class Playout:
             self._release()
         return cuts
 
+    def is_on_tape(self, item: ItemId) -> bool:
+        return item in self._tracks
+
     def report(self, item: ItemId, audio_end_ms: int) -> Cut | None:
         """The listener says how much of an item it has played; a Cut when that ended the item."""
         track = self._tracks.get(item)
