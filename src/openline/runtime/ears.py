@@ -85,12 +85,12 @@ class Ears:
         self._kept = Kept()
         self._frame_bytes = detector.frame_samples * 2
         self._pending = bytearray()
-        self._position = 0
         self._fed = 0
         self._floor: Floor | None = None
         self._stream: RecognizerStream | None = None
         self._is_deciding = False
-        self._late_start: int | None = None
+        self._late: tuple[int, int | None] | None = None
+        """Speech that began, and perhaps ended, while the turn before it is being decided on."""
         self._starved: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -104,6 +104,10 @@ class Ears:
             self._forget_speech()
             self._floor = None
             return
+        if self._floor is None:
+            # Frames are counted again only from here; the line is older than that.
+            self._pending.clear()
+            self._fed = self._kept.end
         silence = detection.silence_duration_ms
         if detection.type == "semantic_vad":
             silence = EAGERNESS_MS[detection.eagerness]
@@ -119,12 +123,12 @@ class Ears:
 
     def clear(self) -> None:
         self._drop_stream()
-        self._late_start = None
         self._forget_speech()
         self._kept.trim(0)
 
     def _forget_speech(self) -> None:
         """Also lets go on what was held while it was undecided, or the agent would stay silent."""
+        self._late = None
         if self._floor is not None:
             for event in self._floor.reset():
                 self._follow(event)
@@ -163,8 +167,10 @@ class Ears:
         try:
             self._stream.push(frame)
         except OpenlineError as error:
+            # The turn must end: the session would wait for it, and say nothing, for as long as the call lasts.
             log.warning("recognizer refused audio: %s", error.code)
             self._drop_stream()
+            self._sink.turn_failed(None, error.code)
 
     def _follow(self, event: object) -> None:
         match event:
@@ -175,7 +181,7 @@ class Ears:
             case Started(start):
                 if self._is_deciding:
                     # The last turn is still being recognised: the session hears of this one after it.
-                    self._late_start = start
+                    self._late = (self._late[0] if self._late else start, None)
                 else:
                     self._begin(start)
             case Stopped(start, end):
@@ -186,7 +192,12 @@ class Ears:
         self._open_stream(start)
 
     def _open_stream(self, start: int) -> None:
-        self._stream = self._recognizer.stream(self._partial, grammar=self._grammar)
+        try:
+            self._stream = self._recognizer.stream(self._partial, grammar=self._grammar)
+        except OpenlineError as error:
+            log.warning("recognizer takes no utterance: %s", error.code)
+            self._sink.turn_failed(None, error.code)
+            return
         self._push(self._kept.slice(start, self._fed))
 
     def _partial(self, text: str) -> None:
@@ -194,10 +205,11 @@ class Ears:
             self._sink.user_partial(text)
 
     def _end(self, start: int, end: int) -> None:
-        if self._late_start is not None or self._stream is None:
-            # Began and ended while the turn before it was still being decided.
-            self._late_start = None
+        if self._late is not None:
+            self._late = (self._late[0], end)
             return
+        if self._stream is None:
+            return  # The recognizer failed in the midst of it, and the session knows.
         stream, self._stream = self._stream, None
         self._is_deciding = True
         self._sink.speech_stopped(end)
@@ -217,9 +229,16 @@ class Ears:
         finally:
             if item_id is None:
                 self._is_deciding = False
-                late, self._late_start = self._late_start, None
-                if late is not None and not self._is_closed:
-                    self._begin(late)
+                self._take_up_late()
+
+    def _take_up_late(self) -> None:
+        late, self._late = self._late, None
+        if late is None or self._is_closed:
+            return
+        start, end = late
+        self._begin(start)
+        if end is not None:
+            self._end(start, end)
 
     # -- turns that the client ends itself
 
@@ -230,11 +249,13 @@ class Ears:
         self._kept.trim(KEEP_IDLE_MS)
 
     def recognize(self, item_id: ItemId, pcm16k: bytes, start: int, end: int) -> None:
-        stream = self._recognizer.stream(self._partial, grammar=self._grammar)
+        stream = None
         try:
+            stream = self._recognizer.stream(self._partial, grammar=self._grammar)
             stream.push(pcm16k)
         except OpenlineError as error:
-            self._spawn(stream.cancel())
+            if stream is not None:
+                self._spawn(stream.cancel())
             self._sink.turn_failed(item_id, error.code)
             return
         self._spawn(self._decide(stream, item_id, start, end))
