@@ -44,5 +44,6 @@ class Sentences:
             for match in _CLAUSE.finditer(self._rest, CLAUSE_MIN_CHARS // 2):
                 return match.end()
         if len(self._rest) > PIECE_MAX_CHARS:
-            return max(self._rest.rfind(" ", 0, PIECE_MAX_CHARS), 1)
+            blank = self._rest.rfind(" ", 1, PIECE_MAX_CHARS)
+            return blank if blank > 0 else PIECE_MAX_CHARS
         return None
