@@ -1,0 +1,239 @@
+"""Between a link's samples and the session's track, and what a link says that belongs to nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openline.core import inputs as i
+from openline.core.model import AudioRange, Usage
+from openline.errors import LinkUnavailable
+from openline.runtime.linkhost import GAPS_MAX, OPEN_TIMEOUT_S, TrackMap
+from openline.testing.link_scripted import ScriptedLinkFactory
+from openline.testing.scripts import ReplyPlan
+from openline.testing.virtual_time import run_virtual
+from openline.types import CallId, ItemId, ResponseId
+from runtime_gateway import Caller, Recordings, ask, facts_of, house, speak
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    run_virtual(story)
+
+
+# -------------------------------------------------------------------------------------------- the gap map
+
+STEPS = st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 2_000)), min_size=1, max_size=30)
+"""(silence before it, samples) of each piece of audio."""
+
+
+@given(STEPS)
+def test_each_sample_of_the_link_has_its_place_on_the_track_and_back(steps: list[tuple[int, int]]) -> None:
+    track_map, link, track = TrackMap(), 0, 0
+    places: list[tuple[int, int]] = []
+    for silence, samples in steps:
+        track += silence
+        if track_map.to_track(link) != track:
+            track_map.gap(link, track)
+        places += [(link, track), (link + samples - 1, track + samples - 1)]
+        link, track = link + samples, track + samples
+    for at_link, at_track in places:
+        assert track_map.to_track(at_link) == at_track
+        assert track_map.to_link(at_track) == at_link
+
+
+@given(STEPS, st.lists(st.integers(0, 200_000), min_size=2, max_size=10))
+def test_order_is_kept_both_ways_also_inside_gaps(steps: list[tuple[int, int]], asked: list[int]) -> None:
+    track_map, link, track = TrackMap(), 0, 0
+    for silence, samples in steps:
+        track += silence
+        if track_map.to_track(link) != track:
+            track_map.gap(link, track)
+        link, track = link + samples, track + samples
+    asked.sort()
+    there = [track_map.to_track(position) for position in asked]
+    back = [track_map.to_link(position) for position in asked]
+    assert there == sorted(there)
+    assert back == sorted(back)
+    assert all(track_map.to_link(track_map.to_track(position)) == position for position in asked)
+
+
+def test_a_line_full_of_gaps_keeps_a_bounded_map() -> None:
+    track_map = TrackMap()
+    for number in range(GAPS_MAX * 2):
+        track_map.gap(number * 10, number * 20)
+    assert len(track_map._links) == GAPS_MAX
+    assert track_map.to_track(10 * GAPS_MAX * 3) > 0
+
+
+# ---------------------------------------------------------------------------------------------- late content
+
+
+def test_content_for_no_open_item_is_counted_and_shown_to_nobody() -> None:
+    async def story() -> None:
+        async with house() as home:
+            caller = Caller()
+            driver = await home.call(caller)
+            host = driver.link
+            assert host is not None
+            before = list(caller.told)
+            unknown = ResponseId("resp_unknown")
+            host.text_delta(unknown, 0, "late")
+            host.audio_delta(unknown, 0, bytes(960), 4)
+            host.call_delta(unknown, 1, "{}")
+            host.message_finished(unknown, 0)
+            host.response_finished(unknown, Usage(), "completed")
+            await asyncio.sleep(0.1)
+            assert (caller.told, bytes(caller.audio)) == (before, b"")
+            assert host.late == 4
+
+    run(story())
+
+
+def test_after_a_cancel_what_a_deaf_model_still_says_is_dropped() -> None:
+    async def story() -> None:
+        plan = ReplyPlan(text="one two three four five six", failure="late_finish", chunk_delay_ms=100)
+        async with house(links=ScriptedLinkFactory(lambda context: plan)) as home:
+            caller = Caller()
+            driver = await home.call(caller)
+            ask(driver, "hello")
+            await asyncio.sleep(0.3)
+            (response,) = driver.session.state.responses
+            driver.offer(i.CancelResponse(conn=caller.conn))
+            heard = len(caller.audio)
+            await asyncio.sleep(5)
+            assert len(caller.audio) == heard
+            names = facts_of(home.log, driver.session.state.session)
+            assert names.count("response.done") == 1
+            assert names[-1] != "response.output_item.added"
+            assert response not in driver.session.state.responses
+
+    run(story())
+
+
+def test_a_link_that_says_everything_twice_changes_nothing() -> None:
+    async def story() -> None:
+        plans = [
+            ReplyPlan(text="one", failure="finish_twice"),
+            ReplyPlan(text="two", failure="message_finish_twice"),
+            ReplyPlan(text="three", failure="unknown_response"),
+        ]
+        async with house(links=ScriptedLinkFactory(lambda context: plans[context.ordinal])) as home:
+            driver = await home.call(Caller())
+            for text in ("a", "b", "c"):
+                ask(driver, text)
+                await asyncio.sleep(3)
+            names = facts_of(home.log, driver.session.state.session)
+            assert names.count("response.done") == names.count("response.created") == 3
+            assert names.count("response.output_item.done") == 3
+            said = [item.text for item in driver.session.state.conversation() if item.role == "assistant"]
+            assert said == ["one", "two", "three"]
+
+    run(story())
+
+
+def test_a_call_delta_of_an_item_that_is_gone_is_no_error() -> None:
+    async def story() -> None:
+        async with house() as home:
+            driver = await home.call(Caller())
+            assert driver.link is not None
+            driver.link.call_started(ResponseId("resp_x"), 0, CallId("call_x"), "work")
+            driver.link.call_finished(ResponseId("resp_x"), 0, "{}")
+            assert not driver.is_stopped
+            assert "openline.tool.requested" not in facts_of(home.log, driver.session.state.session)
+
+    run(story())
+
+
+# -------------------------------------------------------------------------------------------------- opening
+
+
+def test_a_link_that_never_opens_counts_as_lost() -> None:
+    async def story() -> None:
+        async with house() as home:
+            driver = await home.gateway.create("default", home.config())
+
+            class Never:
+                hears = False
+
+                async def open(self, *_: object) -> None:
+                    await asyncio.Event().wait()
+
+                async def close(self) -> None: ...
+
+            driver._link_factory = lambda session, config: Never()  # type: ignore[assignment]  # a stub of a link
+            home.attach(driver, Caller())
+            await asyncio.sleep(OPEN_TIMEOUT_S + 0.1)
+            assert "openline.link.lost" in facts_of(home.log, driver.session.state.session)
+
+    run(story())
+
+
+def test_refused_for_good_is_told_and_not_tried_again() -> None:
+    async def story() -> None:
+        async with house(links=ScriptedLinkFactory(opens=["rejected"])) as home:
+            caller = Caller()
+            await home.call(caller)
+            await asyncio.sleep(120)
+            assert home.links.made == 1
+            assert "error" in caller.names()
+
+    run(story())
+
+
+def test_unavailable_is_tried_again_after_longer_and_longer_waits() -> None:
+    async def story() -> None:
+        async with house(links=ScriptedLinkFactory(opens=["unavailable"] * 4)) as home:
+            caller = Caller()
+            driver = await home.call(caller)
+            ask(driver, "say hello at last")
+            await asyncio.sleep(0.2)
+            assert home.links.made == 1
+            await asyncio.sleep(20)
+            assert home.links.made == 5
+            assert driver.session.state.conversation()[-1].text == "hello at last"
+
+    run(story())
+
+
+def test_a_lost_link_that_was_cut_in_speech_leaves_no_open_turn() -> None:
+    async def story() -> None:
+        async with house() as home:
+            driver = await home.call(Caller())
+            await speak(driver, "say cut", ms=300, pause_ms=0)
+            assert driver.session.state.turn is not None
+            assert driver.link is not None
+            driver.link.lost(LinkUnavailable("the wire"))
+            await asyncio.sleep(2)
+            names = facts_of(home.log, driver.session.state.session)
+            ended = names.count("openline.turn.abandoned") + names.count("openline.turn.committed")
+            assert ended == names.count("input_audio_buffer.speech_started")
+
+    run(story())
+
+
+# ---------------------------------------------------------------------------------------- a manual commit
+
+
+def test_a_committed_range_that_this_link_never_heard_is_recognised_from_the_recording() -> None:
+    async def story() -> None:
+        recordings = Recordings()
+        async with house(recordings=recordings) as home:
+            driver = await home.call(Caller())
+            asked: list[tuple[str, int]] = []
+            recordings.stored["caller"] = bytes(48_000)
+
+            def recognize(item: str, pcm: bytes) -> bool:
+                asked.append((item, len(pcm)))
+                return True
+
+            setattr(home.link, "recognize", recognize)  # noqa: B010 - the scripted link has none
+            assert driver.link is not None
+            driver.link.transcribe(ItemId("item_1"), AudioRange(1_000, 9_000))
+            await asyncio.sleep(0.1)
+            assert asked == [("item_1", 16_000)]
+
+    run(story())
