@@ -165,7 +165,9 @@ class Story:
             case AudioRange():
                 return f"{value.start_ms}..{value.end_ms}ms"
             case Problem():
-                return value.code
+                kind = "" if value.type == "invalid_request_error" else f" ({value.type})"
+                param = f" at {value.param}" if value.param else ""
+                return f"{value.code} {json.dumps(value.message)}{param}{kind}"
             case ToolSpec():
                 return f"{value.name}/{value.runner}"
             case tuple():

@@ -34,7 +34,7 @@ def create_item(draft: Draft, input_: i.CreateItem) -> None:
     draft.effect(e.AddItem(item, previous))
     call = state.tools.get(CallId(item.call_id)) if item.type == "function_call_output" else None
     if call is not None and call.runner == "client" and is_legal("tool", call.phase, "settled"):
-        settle_tool(draft, call.call_id, "succeeded", "")
+        settle_tool(draft, call.call_id, "succeeded")
 
 
 def _create_again(draft: Draft, input_: i.CreateItem) -> None:

@@ -91,7 +91,7 @@ def detach(draft: Draft, input_: i.Detach) -> None:
     draft.fact(f.ConnectionDetached(input_.conn, "closed" if input_.clean else "lost", input_.code))
     note_played(draft, input_.cuts)
     active = state.active
-    if active is not None and connection.role == "speaker":
+    if active is not None:
         note_heard(draft, active, input_.cuts)
     if connection.role != "observer" and not state.has_talker and input_.clean and not connection.resumable:
         park(draft, "closed", input_.cuts)
@@ -108,7 +108,7 @@ def _finish(draft: Draft, reason: str, asked_by: ConnectionId = ConnectionId("")
     state = draft.state
     for call in list(state.tools.values()):
         if call.runner == "client" and call.phase != "settled":
-            settle_tool(draft, call.call_id, "cancelled", "")
+            settle_tool(draft, call.call_id, "cancelled")
     for connection in list(state.connections.values()):
         code = 1000 if connection.conn == asked_by else CLOSE_ENDED
         draft.effect(e.CloseConnection(connection.conn, code, "session ended"))
@@ -198,7 +198,7 @@ def link_lost(draft: Draft, input_: i.LinkLost) -> None:
             problem if permanent else None,
             input_.cuts,
         )
-        if response.is_default and not permanent:
+        if not permanent:
             reply_to_tools(draft, response.response_id)
     if permanent:
         for connection in state.connections.values():
@@ -223,8 +223,7 @@ def take_ownership(draft: Draft, input_: i.TakeOwnership) -> None:
     for response in list(state.responses.values()):
         owe_again(draft, response)
         end(draft, response, "incomplete", "")
-        if response.is_default:
-            reply_to_tools(draft, response.response_id)
+        reply_to_tools(draft, response.response_id)
     for call in list(state.tools.values()):
         if call.runner != "gateway" or call.phase == "settled":
             continue

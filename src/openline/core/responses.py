@@ -441,12 +441,14 @@ def tool_settled(draft: Draft, input_: i.ToolSettled) -> None:
     reply_to_tools(draft, call.response_id)
 
 
-def settle_tool(draft: Draft, call_id: CallId, outcome: str, output: str) -> None:
+def settle_tool(draft: Draft, call_id: CallId, outcome: str, output: str | None = None) -> None:
+    """The one outcome. ``output`` is for the item of a call that we ran; a client brings an item of its own."""
     call = draft.state.tools[call_id]
     entry = draft.state.entries.get(call.item_id)
     item = None
     previous = None
     if entry is not None and entry.item.type == "mcp_call":
+        assert output is not None, "what we ran has said something, if only nothing"
         is_good = outcome == "succeeded"
         item = replace(
             entry.item, output=output if is_good else "", error="" if is_good else output or outcome

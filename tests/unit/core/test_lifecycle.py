@@ -201,3 +201,21 @@ def test_a_session_that_ended_waits_for_nothing() -> None:
     step = call.give(i.EndSession("api"))
     assert call.session.state.parked_until_ms == 0
     assert (step.wake_at, step.durable_wake_ms) == (None, 0)
+
+
+# -------------------------------------------------------------------------------------------- a link is refused
+
+
+def test_a_refused_link_fails_also_what_waits_for_it_and_asks_for_nothing_again() -> None:
+    call = live_call(SessionConfig(tools=TOOLS))
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    call.give(i.ToolSettled(CallId("call_1"), 1, "succeeded", "noon"))
+    call.give(i.CreateResponse(ResponseRequest(conversation="none"), CONN))
+    step = call.give(i.LinkLost(1, "link_rejected", permanent=True))
+    assert names(step) == ["link.lost", "response.done", "response.done"]
+    assert [fact.status for fact in step.facts if isinstance(fact, f.ResponseDone)] == ["failed", "failed"]
+    call.give(i.Attach(ConnectionId("again"), "speaker"))
+    call.give(i.CreateResponse(ResponseRequest(), ConnectionId("again")))
+    step = call.give(i.LinkLost(2, "link_rejected", permanent=True))
+    assert names(step) == ["link.lost", "response.done"]

@@ -92,6 +92,9 @@ def test_a_link_that_is_refused_brings_nothing_back() -> None:
     call.give(i.SpeechStarted(1, 96_000))
     step = call.give(i.LinkLost(1, "link_rejected", permanent=True))
     assert names(step) == ["link.lost", "turn.abandoned"]
+    abandoned = step.facts[1]
+    assert isinstance(abandoned, f.TurnAbandoned)
+    assert abandoned.reason == "link_lost"
 
 
 # ------------------------------------------------------------------------------------------------ typed turns
