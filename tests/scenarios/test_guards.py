@@ -97,13 +97,13 @@ def test_the_stories_replay_as_they_are() -> None:
         ("turns", "    if turn.unheard is not None and", "    if", "TurnFinal"),
         ("responses", "    elif len(state.held) < HELD_MAX:\n", "    elif False:\n", "ToolSettled"),
         ("responses", "request.origin == \"tool\" and state.turn is not None", "False", "ToolSettled"),
-        ("lifecycle", "draft.elapsed_ms(state.quiet_since_ns) >= ", "0 > ", "TimePassed"),
+        ("lifecycle", "if is_over and not state.has_talker:", "if False:", "TimePassed"),
         ("items", "end_ms = asked if is_open else min(asked, entry.audio_ms)", "end_ms = asked", "TruncateItem"),
         ("items", "if input_.previous == \"root\":", "if False:", "CreateItem"),
         ("lifecycle", "    if input_.role == \"speaker\" and old is not None:\n", "    if False:\n", "Attach"),
         ("lifecycle", "input_.clean and not connection.resumable", "input_.clean", "Detach"),
         ("lifecycle", "input_.permanent or attempt >= LINK_ATTEMPTS_MAX", "input_.permanent", "LinkLost"),
-        ("lifecycle", "call.phase == \"requested\" or call.recovery == \"retry\"", "True", "TakeOwnership"),
+        ("lifecycle", "call.recovery == \"retry\"", "True", "TakeOwnership"),
     ],
 )  # fmt: skip
 def test_a_changed_guard_is_noticed_and_the_step_is_named(

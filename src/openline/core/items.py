@@ -16,7 +16,7 @@ from openline.types import CallId, ItemId
 
 def create_item(draft: Draft, input_: i.CreateItem) -> None:
     state, item = draft.state, input_.item
-    if item.id and state.is_taken(item.id):
+    if state.is_taken(item.id):
         _create_again(draft, input_)
         return
     previous = state.last_item_id()

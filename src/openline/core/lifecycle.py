@@ -227,7 +227,7 @@ def take_ownership(draft: Draft, input_: i.TakeOwnership) -> None:
     for call in list(state.tools.values()):
         if call.runner != "gateway" or call.phase == "settled":
             continue
-        if call.phase == "requested" or call.recovery == "retry":
+        if call.recovery == "retry":
             run_tool(draft, call.call_id)
         else:
             message = "The outcome is unknown: the gateway stopped while the tool was running."
@@ -243,20 +243,18 @@ def time_passed(draft: Draft, input_: i.TimePassed) -> None:
     if state.status == "parked":
         if draft.now.wall_ms >= state.parked_until_ms:
             _finish(draft, "parked_too_long")
-        return
-    if state.status == "ended":
-        return
-    check_turns(draft)
-    check_silence(draft)
-    if state.status in ("created", "detached") and not state.has_talker:
-        if draft.elapsed_ms(state.quiet_since_ns) >= state.limits.resume_window_ms:
+    elif state.status != "ended":
+        check_turns(draft)
+        check_silence(draft)
+        is_over = draft.elapsed_ms(state.quiet_since_ns) >= state.limits.resume_window_ms
+        if is_over and not state.has_talker:
             park(draft, "resume_window")
 
 
 def wake_at(draft: Draft) -> int | None:
     """The earliest deadline as monotonic ns, or None. A deadline that has passed is now."""
     state, limits = draft.state, draft.state.limits
-    if state.status == "ended" or state.status == "new":
+    if state.status == "ended":
         return None
     if state.status == "parked":
         return draft.now.mono_ns + max(0, state.parked_until_ms - draft.now.wall_ms) * 1_000_000
@@ -278,4 +276,4 @@ def wake_at(draft: Draft) -> int | None:
 
 def durable_wake_ms(draft: Draft) -> int:
     """The earliest deadline that must survive a restart (Unix ms), or 0."""
-    return draft.state.parked_until_ms if draft.state.status == "parked" else 0
+    return draft.state.parked_until_ms

@@ -87,6 +87,7 @@ def test_a_wake_up_that_comes_too_early_or_too_late_changes_nothing() -> None:
     assert call.give(i.TimePassed()).facts == ()
     call.ms += 1
     assert names(call.give(i.TimePassed())) == ["session.ended"]
+    call.ms += 60_000
     assert call.give(i.TimePassed()).facts == ()
 
 
