@@ -44,6 +44,8 @@ GAP_MS = 200
 """Input that comes this much later than its track position is taken as a gap of silence, not as jitter."""
 REPORT_STEP_MS = 40
 """A late playout report that differs by less than a chunk tells nothing new."""
+LAST_WORD_S = 0.6
+"""A player that lags behind our clock goes on reporting, at least every half second; one that stopped does not."""
 CLOSE_ELSEWHERE = 4503
 
 
@@ -96,6 +98,7 @@ class SessionDriver:
         self._undelivered: deque[tuple[Seq, tuple[f.Fact, ...]]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
         self._heard_until = 0
         self.buffer_start = 0
         self._agent_until = 0
@@ -352,18 +355,36 @@ class SessionDriver:
 
     def report_playout(self, item: ItemId, audio_end_ms: int) -> None:
         """The listener says what it has played; it knows better than the release clock, also a little later."""
-        cut = self.playout.report(item, audio_end_ms) or self._late_report(item, audio_end_ms)
+        cut = self.playout.report(item, audio_end_ms)
         if cut is not None:
             self.offer(i.Heard(cut))
+        elif not self.playout.is_on_tape(item):
+            self._late_report(item, audio_end_ms)
 
-    def _late_report(self, item: ItemId, audio_end_ms: int) -> Cut | None:
-        """A report for an item that is over by our clock; None if it says nothing new. The core bounds how late."""
+    def _late_report(self, item: ItemId, audio_end_ms: int) -> None:
+        """A report for an item that is over by our clock. Less of a whole item than that counts once the player
+        says no more: until then it is only behind us, and the text must not be cut for that."""
+        if (waiting := self._last_words.pop(item, None)) is not None:
+            waiting.cancel()
         entry = self.session.state.entries.get(item)
-        if entry is None or entry.heard_ms is None or self.playout.is_on_tape(item):
-            return None
-        if abs(audio_end_ms - entry.heard_ms) < REPORT_STEP_MS:
-            return None
-        return Cut(item, entry.item.text, entry.audio_ms, min(audio_end_ms, entry.audio_ms), "reported")
+        if entry is None or entry.heard_ms is None:
+            return
+        is_behind = audio_end_ms < entry.heard_ms and entry.item.status == "completed"
+        if is_behind:
+            self._last_words[item] = self._loop.call_later(
+                LAST_WORD_S, self._take_last_word, item, audio_end_ms
+            )
+        else:
+            self._take_last_word(item, audio_end_ms)
+
+    def _take_last_word(self, item: ItemId, audio_end_ms: int) -> None:
+        """Into the core, which bounds how late it may be; not if it says nothing new."""
+        self._last_words.pop(item, None)
+        entry = self.session.state.entries.get(item)
+        if entry is None or entry.heard_ms is None or abs(audio_end_ms - entry.heard_ms) < REPORT_STEP_MS:
+            return
+        heard_ms = min(audio_end_ms, entry.audio_ms)
+        self.offer(i.Heard(Cut(item, entry.item.text, entry.audio_ms, heard_ms, "reported")))
 
     # -- what the playout says
 
@@ -440,6 +461,8 @@ class SessionDriver:
         self.is_stopped = True
         if self._alarm is not None:
             self._alarm.cancel()
+        for waiting in self._last_words.values():
+            waiting.cancel()
         self.playout.close()
         self._close_link()
         self._owed.clear()
