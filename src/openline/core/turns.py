@@ -52,12 +52,14 @@ def turn_final(draft: Draft, input_: i.TurnFinal) -> None:
     if _is_stale(draft, input_.link_epoch):
         return
     turn = draft.state.turn
-    if input_.item_id in draft.state.untranscribed and input_.item_id is not None:
-        _transcribed(draft, input_.item_id, input_.text or "", input_.confidence, "")
-    elif turn is not None and input_.item_id in (None, turn.item_id):
-        # Without an id the audio says which turn is meant: the text of an earlier one may come this late.
-        if input_.item_id is not None or input_.audio.end > turn.start:
+    if input_.item_id is None:
+        # The audio says which turn is meant: the text of an earlier one may come this late.
+        if turn is not None and input_.audio.end > turn.start:
             _commit_speech(draft, input_)
+    elif input_.item_id in draft.state.untranscribed:
+        _transcribed(draft, input_.item_id, input_.text or "", input_.confidence, "")
+    elif turn is not None and input_.item_id == turn.item_id:
+        _commit_speech(draft, input_)
 
 
 def _commit_speech(draft: Draft, input_: i.TurnFinal) -> None:
@@ -102,10 +104,11 @@ def _commit_speech(draft: Draft, input_: i.TurnFinal) -> None:
 def turn_failed(draft: Draft, input_: i.TurnFailed) -> None:
     if _is_stale(draft, input_.link_epoch):
         return
-    if input_.item_id is not None and input_.item_id in draft.state.untranscribed:
-        _transcribed(draft, input_.item_id, "", None, input_.reason)
-    elif draft.state.turn is not None and input_.item_id in (None, draft.state.turn.item_id):
+    turn = draft.state.turn
+    if input_.item_id is None or (turn is not None and turn.item_id == input_.item_id):
         abandon_turn(draft, "error")
+    elif input_.item_id in draft.state.untranscribed:
+        _transcribed(draft, input_.item_id, "", None, input_.reason)
 
 
 def abandon_turn(draft: Draft, reason: str) -> None:
