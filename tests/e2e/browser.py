@@ -254,7 +254,7 @@ class Page:
             if value:
                 return value
             time.sleep(POLL_SECONDS)
-        seen = str(self.evaluate("document.body ? document.body.innerText : ''"))[:1500]
+        seen = str(self.evaluate("document.body ? document.body.innerText : ''"))[:4000]
         raise BrowserError(
             f"expected within {seconds:g} s: {expression}; last value {value!r}; problems {self.problems}; page:\n{seen}"
         )

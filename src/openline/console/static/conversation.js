@@ -223,9 +223,11 @@ function heard(talk, frame) {
   if (!entry) return;
   const textEnd = Number.isInteger(frame.text_end) ? frame.text_end : entry.textEnd;
   const isShort = Number.isInteger(textEnd) && textEnd < entry.text.trimEnd().length;
+  // A later word may say that all of it was heard after all; a reply that was cut off stays so.
+  const isCutOff = Boolean(entry.isCut) && !entry.isShort;
   talk.change(entry, {
     heardMs: frame.audio_end_ms, textEnd, isEstimated: frame.estimated === true, source: frame.source ?? entry.source, isHeardKnown: true,
-    isCut: entry.isCut || (isShort && !entry.isPartial),
+    isCut: isCutOff || (isShort && !entry.isPartial), isShort: !isCutOff && isShort,
   });
 }
 
