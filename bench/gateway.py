@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load_file import Load
-from bench.proc import pin
+from bench.proc import pin, unpin
 
 GATEWAY_CORE = 0
 HARNESS_CORE = 1
@@ -95,7 +95,7 @@ class Gateway:
             stderr=self._errors,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            preexec_fn=lambda: pin(GATEWAY_CORE),
+            preexec_fn=(lambda: pin(GATEWAY_CORE)) if self._load.gateway.get("pinned", True) else unpin,
         )
 
     def wait_until_listening(self) -> None:

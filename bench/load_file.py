@@ -31,7 +31,7 @@ class Target:
 class Load:
     """``kind``: capacity (step sessions up), load (one fixed load), or the name of a scenario module.
 
-    ``gateway``: model, record, arguments. ``client``: options of the generator, as named there, with
+    ``gateway``: model, record, arguments, pinned (false: it and its workers may use every core). ``client``: options of the generator, as named there, with
     underscores. ``run``: everything that the kind itself takes.
     """
 

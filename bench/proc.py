@@ -56,6 +56,12 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def unpin() -> None:
+    """Let the calling process run on every core: its parent may be bound to one."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
 def _process(pid: int) -> tuple[float, float, int]:
     # The name in parentheses may hold blanks: count fields from its end.
     parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

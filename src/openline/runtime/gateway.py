@@ -24,6 +24,7 @@ from openline.ports import Clock, LinkFactory, Recorder, Segment, SessionLog, Sp
 from openline.runtime.agentport import AgentPort
 from openline.runtime.deliveries import Deliveries, handled_to
 from openline.runtime.driver import SessionDriver
+from openline.runtime.looplag import LoopLag
 from openline.runtime.spool import SpoolDesk
 from openline.types import Seq, SessionId, TurnId
 
@@ -99,6 +100,7 @@ class Gateway:
         self._deliveries: dict[SessionId, Deliveries] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.opened = 0
+        self.lag = LoopLag(lambda: clock.now().mono_ns / 1e9)
         self.relieved: set[Callable[[], None]] = set()
         """Called when the log takes input again: connections that hold commands register here."""
         store.on_relief(self._on_relief)
@@ -107,6 +109,7 @@ class Gateway:
 
     async def start(self) -> int:
         """Take over every session that the last process left unparked; the number of them."""
+        self.lag.start()
         left: list[SessionId] = []
         for status in ("live", "detached", "created"):
             rows = await self.store.sessions(tenant=None, status=status, limit=100_000)
@@ -155,6 +158,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop all sessions as they are (the log has them) and flush. Connections are closed by then."""
+        self.lag.stop()
         for task in list(self._tasks):
             task.cancel()
         for driver in list(self.drivers.values()):

@@ -22,7 +22,7 @@ from openline.ports import SessionLog, SessionRow, StepRecord
 from openline.runtime.gateway import Gateway
 from openline.server.auth import AuthPolicy
 from openline.server.gateway_port import FeedLine, Readiness, RecordingSource
-from openline.server.metrics import Metric, value_of
+from openline.server.metrics import Metric, Sample, value_of
 from openline.server.realtime import token_hash
 from openline.server.secrets import StoredSecret, find_secret
 from openline.types import Seq, SessionId
@@ -101,6 +101,12 @@ class ControlApi:
                     counts[status],
                 )
             )
+        shares = (0.5, 0.99, 1.0)
+        lags = zip(shares, self._gateway.lag.quantiles(*shares), strict=True)
+        samples = tuple(Sample(lag, (("quantile", str(share)),)) for share, lag in lags)
+        rows.append(
+            Metric("openline_loop_lag_ms", "gauge", "How late the loop ran, last minute, ms.", samples)
+        )
         return rows
 
     # -- credentials
