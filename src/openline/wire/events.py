@@ -121,6 +121,11 @@ def _own(fact: type[Fact]) -> Event:
 OPENLINE_EVENTS: Final[tuple[Event, ...]] = (
     *(_own(fact) for fact in OPENLINE_FACTS),
     _forwarded("openline.turn.partial", "partial", "The whole text of the open turn so far; may be revised."),
+    _built(
+        "openline.item.partial",
+        "To a client that comes back: the whole text so far of an item that is being spoken, and the "
+        "`audio_start_ms` at which its audio goes on.",
+    ),
     _built("openline.command.settled", "The one outcome of a command: accepted, rejected or duplicate."),
     _built("openline.session.rewound", "What was seen beyond seq of that epoch was never stored."),
 )
