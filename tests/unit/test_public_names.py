@@ -46,3 +46,13 @@ def test_a_gateway_loads_no_model_before_one_was_chosen() -> None:
     loaded = loaded_by("import openline.bootstrap")
     assert "openline.runtime.gateway" in loaded
     assert not {"openline.rules", "openline.testing.link_load", "openline.adapters.stt_pocketsphinx"} & loaded
+
+
+def test_the_overview_of_commands_loads_none_of_them() -> None:
+    loaded = loaded_by(
+        "import sys; from openline.cli.main import main\n"
+        "out, sys.stdout = sys.stdout, sys.stderr\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    sys.stdout = out"
+    )
+    assert "openline.cli.main" in loaded
+    assert not {"openline.bootstrap", "openline.cli.serve", "openline.cli.doctor", "asyncio"} & loaded

@@ -21,7 +21,17 @@ class Command(Protocol):
     def add_parser(self, commands: argparse._SubParsersAction[argparse.ArgumentParser], /) -> None: ...
 
 
-COMMANDS = ("demo", "serve", "talk", "sessions", "tail", "trace", "replay", "doctor")
+COMMANDS = {
+    "demo": "a whole call, live: barge-in, a cut line, a killed gateway",
+    "serve": "run the gateway: WebSocket, HTTP API and console on one port",
+    "talk": "talk with an agent from the terminal",
+    "sessions": "list sessions, or show one",
+    "tail": "show facts as they happen",
+    "trace": "the whole chain of a turn, a response or a tool call",
+    "replay": "run a session's log again and compare",
+    "doctor": "check settings, data directory, disk, speech and port",
+}
+"""What the overview says of each, so that it need not load them all: half a second."""
 
 
 def command(name: str) -> Command:
@@ -63,7 +73,7 @@ def command(name: str) -> Command:
 
 
 def parser(only: str = "") -> argparse.ArgumentParser:
-    """``only``: leave out all other commands, which nobody will see."""
+    """With the options of the command ``only``; without it the overview of all, with no options of any."""
     top = argparse.ArgumentParser(
         prog="openline",
         description="A live-stream runtime for voice agents: nothing lost, nothing done twice.",
@@ -71,15 +81,17 @@ def parser(only: str = "") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"openline {VERSION}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        if not only or name == only:
-            command(name).add_parser(commands)
+    if only:
+        command(only).add_parser(commands)
+        return top
+    for name, says in COMMANDS.items():
+        commands.add_parser(name, help=says)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
-    only = given[0] if given and given[0] in COMMANDS else ""
+    only = next((word for word in given if word in COMMANDS), "")
     options = parser(only).parse_args(given)
     try:
         code: int = options.run(options)

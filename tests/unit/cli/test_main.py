@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openline.cli.main import COMMANDS, main
+from openline.cli.main import COMMANDS, main, parser
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -27,6 +27,12 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_overview_says_of_a_command_what_the_command_says_of_itself(name: str) -> None:
+    (row,) = [line for line in parser(name).format_help().splitlines() if line.strip().startswith(f"{name} ")]
+    assert " ".join(row.split()) == f"{name} {COMMANDS[name]}"
 
 
 @pytest.mark.parametrize(
