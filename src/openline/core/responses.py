@@ -36,7 +36,7 @@ def create_response(draft: Draft, request: ResponseRequest, conn: ConnectionId, 
     state = draft.state
     if request.conversation == "none":
         if state.status == "parked":
-            draft.reject(conn, command, "session_parked", "The session is parked; attach to it first.")
+            draft.is_rejected = True  # only agent code can have asked: no link, and nobody who waits for one
             return
         if sum(not r.is_default for r in state.responses.values()) >= OUT_OF_BAND_MAX:
             message = (
@@ -329,9 +329,16 @@ def interrupt(draft: Draft, cuts: Sequence[Cut]) -> None:
 def note_played(draft: Draft, cuts: Sequence[Cut]) -> None:
     """Items whose response has ended but whose audio had not: cut them to what was heard."""
     for cut in cuts:
-        entry = draft.state.entries.get(cut.item_id)
-        if entry is not None and entry.item.status != "in_progress" and cut.heard_ms < cut.audio_ms:
+        entry = _spoken(draft, cut.item_id)
+        if entry is not None and cut.heard_ms < cut.audio_ms:
             hear(draft, entry, cut)
+
+
+def _spoken(draft: Draft, item_id: ItemId) -> Entry | None:
+    """The entry of a finished message of ours: of nothing else anything is heard."""
+    entry = draft.state.entries.get(item_id)
+    is_spoken = entry is not None and entry.item.role == "assistant" and entry.item.status != "in_progress"
+    return entry if is_spoken else None
 
 
 def note_heard(draft: Draft, response: Response, cuts: Sequence[Cut]) -> None:
@@ -361,8 +368,8 @@ def hear(draft: Draft, entry: Entry, cut: Cut) -> None:
 
 
 def heard(draft: Draft, input_: i.Heard) -> None:
-    entry = draft.state.entries.get(input_.cut.item_id)
-    if entry is not None and entry.item.status != "in_progress":
+    entry = _spoken(draft, input_.cut.item_id)
+    if entry is not None:
         hear(draft, entry, input_.cut)
 
 

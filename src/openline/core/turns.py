@@ -180,7 +180,6 @@ def reply_prepared(draft: Draft, input_: i.ReplyPrepared) -> None:
         return
     if input_.drop:
         draft.fact(f.ReplyDropped(input_.turn_id, "agent"))
-        next_held(draft)
     else:
         reply(draft, replace(input_.request, origin="turn"), input_.turn_id)
 
@@ -224,5 +223,6 @@ def transcribe_pending(draft: Draft) -> None:
     for item_id, (_, audio, _) in draft.state.untranscribed.items():
         draft.effect(e.TranscribeAudio(item_id, audio))
     turn = draft.state.turn
-    if turn is not None and turn.end is not None:
+    if turn is not None:
+        assert turn.end is not None, "nobody speaks into a link that is not there"
         draft.effect(e.TranscribeAudio(turn.item_id, AudioRange(turn.start, turn.end)))

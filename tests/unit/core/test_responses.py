@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from core_call import (
     CONN,
+    Call,
     active_id,
     begin_message,
     call_tool,
+    effects,
     end_response,
     finish_reply,
     live_call,
@@ -20,14 +24,19 @@ from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.model import (
     AudioRange,
+    Cut,
+    HeardSource,
+    Item,
+    Part,
+    Problem,
     ResponseRequest,
     SessionConfig,
     ToolSpec,
     TurnDetection,
     Usage,
 )
-from openline.core.responses import HELD_MAX, TOOL_REPLIES_MAX
-from openline.types import CallId, ConnectionId
+from openline.core.responses import HELD_MAX, OUT_OF_BAND_MAX, TOOL_REPLIES_MAX
+from openline.types import CallId, ConnectionId, ItemId, ResponseId
 
 TOOLS = (ToolSpec("clock", runner="gateway"), ToolSpec("order", runner="gateway"), ToolSpec("screen"))
 WITH_TOOLS = SessionConfig(tools=TOOLS)
@@ -270,3 +279,342 @@ def test_a_crash_between_any_two_inputs_of_a_tool_call_leaves_one_outcome_and_on
     spoken = [entry.item for entry in call.session.state.entries.values() if entry.item.role == "assistant"]
     assert [item.text for item in spoken] == ["It is noon."]
     call.check_replay()
+
+
+# ------------------------------------------------------------------------------------------- late and misplaced
+
+
+def reply_under_way() -> tuple[Call, ResponseId]:
+    """A reply with a message at 0 and a call at 1, both open."""
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    begin_message(call)
+    response = active_id(call)
+    call.give(i.CallStarted(1, response, 1, CallId("call_1"), "clock"))
+    return call, response
+
+
+def said_by(link: int, response: ResponseId, index: int) -> list[i.Input]:
+    problem = Problem("server_error", "The model could not finish.", "server_error")
+    return [
+        i.MessageStarted(link, response, index),
+        i.CallStarted(link, response, index, CallId("call_2"), "clock"),
+        i.CallFinished(link, response, index, "{}"),
+        i.ResponseGenerated(link, response, Usage()),
+        i.ResponseFailed(link, response, problem),
+    ]
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_what_a_link_that_is_gone_says_of_a_response_is_discarded(which: int) -> None:
+    call, response = reply_under_way()
+    index = 1 if which == 2 else 2
+    assert call.give(said_by(0, response, index)[which]).facts == ()
+    assert call.give(said_by(1, ResponseId("resp_unknown"), index)[which]).facts == ()
+    assert call.give(said_by(1, response, index)[which]).facts != ()
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_nothing_more_comes_for_a_response_that_was_generated(which: int) -> None:
+    call, response = reply_under_way()
+    call.give(i.ResponseGenerated(1, response, Usage()))
+    assert call.give(said_by(1, response, 1 if which == 2 else 2)[which]).facts == ()
+
+
+def test_an_output_index_names_one_item_of_one_kind() -> None:
+    call, response = reply_under_way()
+    cut = Cut(ItemId("item_9"), "It is", 900, 300, "paced")
+    misplaced: list[i.Input] = [
+        i.MessageStarted(1, response, 0),
+        i.MessageStarted(1, response, 1),
+        i.CallStarted(1, response, 0, CallId("call_2"), "clock"),
+        i.CallStarted(1, response, 1, CallId("call_2"), "clock"),
+        i.MessageFinished(response, 1, "It is noon.", 900),
+        i.MessageFinished(response, 2, "It is noon.", 900),
+        i.MessageFinished(ResponseId("resp_unknown"), 0, "It is noon.", 900),
+        i.MessageProgress(response, 2, cut),
+        i.MessageProgress(ResponseId("resp_unknown"), 0, cut),
+        i.CallFinished(1, response, 0, "{}"),
+        i.CallFinished(1, response, 2, "{}"),
+        i.ResponseReleased(response),
+        i.ResponseReleased(ResponseId("resp_unknown")),
+    ]
+    for given in misplaced:
+        assert call.give(given).facts == (), given
+
+
+def test_an_item_ends_once() -> None:
+    call, response = reply_under_way()
+    call.give(i.MessageFinished(response, 0, "It is noon.", 900))
+    call.give(i.CallFinished(1, response, 1, "{}"))
+    cut = Cut(ItemId("item_9"), "It is", 900, 300, "paced")
+    for given in (
+        i.MessageFinished(response, 0, "It is noon.", 900),
+        i.MessageProgress(response, 0, cut),
+        i.CallFinished(1, response, 1, "{}"),
+    ):
+        assert call.give(given).facts == ()
+
+
+# ------------------------------------------------------------------------------------------------ asking
+
+
+def test_a_response_is_asked_with_its_own_wishes_or_with_the_session_s() -> None:
+    config = SessionConfig(modality="text", voice="cedar", max_output_tokens=100)
+    for request, expected in (
+        (ResponseRequest(), ("text", "cedar", 100)),
+        (ResponseRequest(modality="audio", voice="marin", max_output_tokens=7), ("audio", "marin", 7)),
+    ):
+        call = live_call(config)
+        created = call.give(i.CreateResponse(request, CONN, "cmd_1")).facts[-1]
+        assert isinstance(created, f.ResponseCreated)
+        assert (created.modality, created.voice, created.max_output_tokens) == expected
+        assert (created.conn, created.command, created.attempt, created.turn_id) == (CONN, "cmd_1", 1, None)
+
+
+def test_out_of_band_responses_are_bounded_and_say_so() -> None:
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    aside = ResponseRequest(conversation="none")
+    for _ in range(OUT_OF_BAND_MAX):
+        assert not call.give(i.CreateResponse(aside, CONN)).is_rejected
+    message = "Expected at most 8 out-of-band responses at once; wait for one to finish."
+    step = call.give(i.CreateResponse(aside, CONN, "cmd_1"))
+    assert step.effects == (e.SendError(CONN, "cmd_1", Problem("rate_limit_exceeded", message)),)
+    assert OUT_OF_BAND_MAX == 8
+
+
+def test_nothing_out_of_band_disturbs_the_conversation() -> None:
+    call = live_call(WITH_TOOLS)
+    call.give(i.CreateResponse(ResponseRequest(conversation="none", metadata=(("k", "v"),)), CONN))
+    (aside,) = call.session.state.responses
+    call.give(i.MessageStarted(1, aside, 0))
+    call.give(i.MessageFinished(aside, 0, "aside", 900))
+    call.give(i.CallStarted(1, aside, 1, CallId("call_1"), "screen"))
+    call.give(i.CallFinished(1, aside, 1, "{}"))
+    call.give(i.ResponseGenerated(1, aside, Usage()))
+    done = call.give(i.ResponseReleased(aside)).facts[-1]
+    assert isinstance(done, f.ResponseDone)
+    assert (done.is_in_conversation, done.metadata, len(done.output)) == (False, (("k", "v"),), 2)
+    assert call.session.state.order == []
+    output = Item(ItemId(""), "function_call_output", "tool", call_id="call_1", output="8")
+    settled_ = call.give(i.CreateItem(output, None, CONN)).facts[-1]
+    assert settled_ == f.ToolSettled(CallId("call_1"), 0, "succeeded", None, None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "told"),
+    [("completed", "completed", ""), ("content_filter", "incomplete", "content_filter")],
+)
+def test_a_response_ends_as_it_was_generated(reason: str, status: str, told: str) -> None:
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    response = active_id(call)
+    begin_message(call)
+    call.give(i.ResponseGenerated(1, response, Usage(5, 6), reason))
+    done = call.give(i.ResponseReleased(response)).facts[-1]
+    assert isinstance(done, f.ResponseDone)
+    assert (done.status, done.reason, done.problem, done.usage) == (status, told, None, Usage(5, 6))
+
+
+# ---------------------------------------------------------------------------------------------- what was heard
+
+
+def finished_reply() -> tuple[Call, ItemId]:
+    call = live_call()
+    speak(call, "tell me a story")
+    item = begin_message(call)
+    finish_reply(call, "Once upon a time there was a sailor.", 4_000)
+    return call, item
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "after_ms", "taken"),
+    [
+        (("paced", 2_000), ("assumed", 3_000), 0, False),
+        (("paced", 2_000), ("reported", 1_000), 0, True),
+        (("paced", 2_000), ("paced", 2_000), 0, False),
+        (("paced", 2_000), ("reported", 2_000), 0, True),
+        (("paced", 2_000), ("paced", 1_000), 2_000, True),
+        (("paced", 2_000), ("paced", 1_000), 2_001, False),
+        (("paced", 2_000), ("reported", 1_000), 2_001, False),
+        (("paced", 2_000), ("paced", 2_001), 2_001, True),
+        (("paced", 0), ("paced", 1), 2_001, True),
+    ],
+)
+def test_which_word_counts_for_what_was_heard(
+    first: tuple[HeardSource, int], second: tuple[HeardSource, int], after_ms: int, taken: bool
+) -> None:
+    call, item = finished_reply()
+    call.give(i.Heard(Cut(item, "", 4_000, first[1], first[0])))
+    call.ms += after_ms
+    step = call.give(i.Heard(Cut(item, "", 4_000, second[1], second[0])))
+    assert names(step) == (["item.heard"] if taken else [])
+
+
+def test_a_client_may_say_late_what_was_heard_and_its_word_stands() -> None:
+    call, item = finished_reply()
+    call.give(i.Heard(Cut(item, "", 4_000, 2_000, "reported")))
+    call.ms += 60_000
+    assert names(call.give(i.TruncateItem(item, 0, 1_000, CONN))) == [
+        "conversation.item.truncated",
+        "item.heard",
+    ]
+    assert call.give(i.Heard(Cut(item, "", 4_000, 4_000, "reported"))).facts == ()
+
+
+def test_more_than_all_of_an_item_is_all_of_it_and_the_model_need_not_be_told() -> None:
+    call, item = finished_reply()
+    step = call.give(i.Heard(Cut(item, "", 4_000, 4_100, "reported")))
+    assert step.facts == (f.ItemHeard(item, 4_000, 36, "reported", False),)
+    assert step.effects == ()
+
+
+def test_how_long_an_item_was_is_taken_from_the_cut_where_nobody_else_knows() -> None:
+    call = live_call()
+    spoken = Item(
+        ItemId("said"), "message", "assistant", "assistant", content=(Part("output_audio", "It is noon."),)
+    )
+    call.give(i.CreateItem(spoken, None, CONN))
+    step = call.give(i.Heard(Cut(ItemId("said"), "", 1_000, 600, "reported")))
+    assert step.facts == (f.ItemHeard(ItemId("said"), 600, 5, "reported", True),)
+    assert step.effects == (e.CutItem(ItemId("said"), 600, "It is"),)
+
+
+def test_nothing_is_heard_of_an_item_that_is_being_made_or_is_not_there() -> None:
+    call = live_call()
+    speak(call, "tell me a story")
+    item = begin_message(call)
+    for unknown in (item, ItemId("item_9")):
+        assert call.give(i.Heard(Cut(unknown, "Once", 900, 300, "reported"))).facts == ()
+
+
+def test_a_barge_in_cuts_what_still_plays_and_leaves_what_was_heard_whole() -> None:
+    call, item = finished_reply()
+    whole = Cut(item, "", 4_000, 4_000, "paced")
+    step = call.give(i.SpeechStarted(1, 240_000, (whole, Cut(ItemId("item_9"), "", 900, 1, "paced"))))
+    assert names(step) == ["input_audio_buffer.speech_started"]
+
+
+def test_a_cut_of_an_open_call_and_of_open_text_is_no_matter_of_hearing() -> None:
+    call, response = reply_under_way()
+    outputs = call.session.state.responses[response].outputs
+    cuts = tuple(Cut(output.item_id, "It is noon.", 2_000, 900, "paced", 5) for output in outputs.values())
+    step = call.give(i.CancelResponse(None, cuts, conn=CONN))
+    assert names(step) == [
+        "response.output_item.done", "item.heard", "response.output_item.done", "response.done",
+    ]  # fmt: skip
+    message, _, cancelled, done = step.facts
+    assert isinstance(message, f.OutputItemDone) and isinstance(cancelled, f.OutputItemDone)
+    assert (message.shown_end, message.audio_ms, message.item.text) == (5, 2_000, "It is noon.")
+    assert (cancelled.shown_end, cancelled.item.arguments, cancelled.item.status) == (0, "", "incomplete")
+    assert cancelled.item.error == "cancelled before it was complete"
+    written = live_call(SessionConfig(modality="text"))
+    speak(written, "what time is it")
+    item = begin_message(written)
+    step = written.give(i.CancelResponse(None, (Cut(item, "It is", 0, 0, "paced"),), conn=CONN))
+    assert names(step) == ["response.output_item.done", "response.done"]
+    (shown, *_) = step.facts
+    assert isinstance(shown, f.OutputItemDone)
+    assert (shown.shown_end, shown.audio_ms, shown.item.content[0].text) == (5, 0, "It is")
+
+
+def test_a_call_that_a_client_runs_has_no_error_of_ours_when_it_is_cut() -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "show it")
+    call.give(i.CallStarted(1, active_id(call), 0, CallId("call_1"), "screen"))
+    step = call.give(i.CancelResponse(conn=CONN))
+    (cut, _) = step.facts
+    assert isinstance(cut, f.OutputItemDone)
+    assert (cut.item.type, cut.item.error, cut.item.server_label) == ("function_call", "", "")
+
+
+# ---------------------------------------------------------------------------------------------------- outcomes
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "output", "error"),
+    [
+        ("succeeded", "8", "8", ""),
+        ("succeeded", "", "", ""),
+        ("failed", "no such part", "", "no such part"),
+        ("failed", "", "", "failed"),
+        ("cancelled", "", "", "cancelled"),
+    ],
+)
+def test_the_item_of_a_call_that_we_ran_tells_its_outcome(
+    outcome: Literal["succeeded", "failed", "cancelled"], said: str, output: str, error: str
+) -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    step = call.give(i.ToolSettled(CallId("call_1"), 1, outcome, said))
+    (fact,) = step.facts
+    assert isinstance(fact, f.ToolSettled) and fact.item is not None
+    assert (fact.item.output, fact.item.error, fact.outcome) == (output, error, outcome)
+    assert (fact.item.type, fact.item.server_label) == ("mcp_call", "openline")
+    assert step.effects == (e.AddItem(fact.item, fact.previous_item_id),)
+
+
+def test_a_call_whose_item_was_deleted_still_has_its_outcome() -> None:
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    item = call.session.state.tools[CallId("call_1")].item_id
+    call.give(i.DeleteItem(item, CONN))
+    step = call.give(settled("call_1"))
+    assert step.facts == (f.ToolSettled(CallId("call_1"), 1, "succeeded", None, None),)
+    assert step.effects == ()
+
+
+def test_a_tool_that_nobody_declared_is_the_client_s_and_one_of_the_response_is_taken_first() -> None:
+    call = live_call(WITH_TOOLS)
+    request = ResponseRequest(tools=(ToolSpec("screen", runner="gateway", timeout_ms=7, recovery="retry"),))
+    call.give(i.CreateResponse(request, CONN))
+    step = call_tool(call, "screen", "call_1")
+    assert step.effects == (e.RunTool(CallId("call_1"), 1, "sess_test:call_1", "screen", '{"part":"M6"}', 7),)
+    call_tool(call, "nobody", "call_2", index=1)
+    tools = call.session.state.tools
+    assert [(c.runner, c.recovery, c.timeout_ms) for c in tools.values()] == [
+        ("gateway", "retry", 7), ("client", "ask", 30_000),
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- silence
+
+
+def test_a_response_that_waits_for_its_link_is_not_stopped_on_one() -> None:
+    call = live_call()
+    call.give(i.LinkLost(1, "link_unavailable"))
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    (retried,) = call.advance(8_000)
+    assert effects(retried) == []
+    (given_up,) = call.advance(8_000)
+    assert effects(given_up) == ["ClearPlayout"]
+
+
+def test_a_reply_that_is_only_played_is_not_stopped_on_the_link_when_its_playing_stalls() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    begin_message(call)
+    call.give(i.ResponseGenerated(1, active_id(call), Usage()))
+    (step,) = call.advance(8_000)
+    assert effects(step) == ["ClearPlayout", "CutItem"]
+    (exceeded, *_) = step.facts
+    assert isinstance(exceeded, f.SilenceExceeded)
+    assert (exceeded.waited_ms, exceeded.action) == (8_000, "give_up")
+
+
+def test_nobody_is_kept_waiting_who_is_not_there() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    call.give(i.Detach(CONN))
+    call.ms += 20_000
+    assert call.give(i.TimePassed()).facts == ()
+
+
+def test_of_what_others_said_nothing_is_heard() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    (said,) = call.session.state.order
+    assert call.give(i.Heard(Cut(said, "what time is it", 1_000, 300, "reported"))).facts == ()

@@ -309,3 +309,41 @@ def test_a_preparation_may_take_300_ms_and_a_transcript_10_s() -> None:
     (step,) = silent.advance(1)
     (fact,) = step.facts
     assert isinstance(fact, f.TurnAbandoned) and fact.reason == "timeout"
+
+
+def test_a_wake_up_that_comes_too_early_ends_no_wait() -> None:
+    preparing = live_call(prepares=True)
+    speak(preparing, "what time is it")
+    speaking = live_call()
+    speaking.give(i.SpeechStarted(1, 24_000))
+    speaking.ms += 30_000
+    deciding = live_call()
+    deciding.give(i.SpeechStarted(1, 24_000))
+    deciding.give(i.SpeechStopped(1, 48_000))
+    pending = live_call(SessionConfig(turn_detection=None))
+    pending.give(i.CommitAudio(AudioRange(0, 24_000), CONN))
+    for call in (preparing, speaking, deciding, pending):
+        call.ms += 200
+        assert call.give(i.TimePassed()).facts == ()
+
+
+def test_with_nobody_there_the_window_ends_the_wait_for_words_and_nothing_else_does() -> None:
+    call = live_call()
+    call.give(i.SpeechStarted(1, 24_000))
+    call.give(i.SpeechStopped(1, 48_000))
+    call.crash(recorded_until=48_000)
+    (step,) = call.advance(30_000)
+    abandoned, parked = step.facts
+    assert isinstance(abandoned, f.TurnAbandoned) and abandoned.reason == "resume_window"
+    assert isinstance(parked, f.SessionParked)
+
+
+def test_a_reply_that_the_client_asked_for_meanwhile_takes_the_place_of_the_one_that_was_cut() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    begin_message(call)
+    call.give(i.SpeechStarted(1, 96_000))
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    assert names(call.give(i.TurnFinal(1, "", None, AudioRange(96_000, 98_000)))) == [
+        "input_audio_buffer.speech_stopped", "turn.abandoned",
+    ]  # fmt: skip
