@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from openline.agent import builtin
 from openline.agent.handles import Reply, SessionHandle, ToolCall, Turn
@@ -74,19 +74,29 @@ class Agent:
 
     # -- declaring
 
+    @overload
+    def tool(self, function: Function) -> Function: ...
+
+    @overload
+    def tool(
+        self, *, recovery: Recovery = "ask", timeout_s: float = 30.0
+    ) -> Callable[[Function], Function]: ...
+
     def tool(
         self, function: Function | None = None, *, recovery: Recovery = "ask", timeout_s: float = 30.0
-    ) -> Any:
+    ) -> Function | Callable[[Function], Function]:
         """Let the model call ``function`` (plain or async; its schema comes from its signature).
 
         ``recovery``: what a restart does with a call that had begun: ``retry`` runs it again under the same
         key, ``ask`` (and for now ``verify``) tells the model that the outcome is unknown. A parameter
         annotated ``ToolCall`` or ``SessionHandle`` is filled in. Raises ConfigError.
         """
-        if function is None:
-            return lambda named: self.tool(named, recovery=recovery, timeout_s=timeout_s)
-        self._declare(function, recovery, int(timeout_s * 1000))
-        return function
+
+        def declare(function: Function) -> Function:
+            self._declare(function, recovery, int(timeout_s * 1000))
+            return function
+
+        return declare if function is None else declare(function)
 
     def _declare(self, function: Callable[..., Any], recovery: Recovery, timeout_ms: int) -> None:
         injected = (ToolCall, SessionHandle, builtin.ToolContext)
