@@ -265,7 +265,7 @@ class Story:
         for known in filter(None, words.options.get("tools", "").split(",")):
             name, runner, recovery = (known + "/ask").split("/")[:3]
             assert runner in ("client", "gateway") and recovery in ("retry", "verify", "ask")
-            tools.append(ToolSpec(name, runner=runner, recovery=recovery))  # type: ignore[arg-type]  # asserted
+            tools.append(ToolSpec(name, runner=runner, recovery=recovery))  # type: ignore[arg-type]  # asserted above
         detection = TurnDetection(
             create_response=not words.has("no-reply"), interrupt_response=not words.has("no-interrupt")
         )

@@ -124,7 +124,9 @@ RULES: dict[str, Rule] = {
         words("msgspec picows"),
         otherwise="the command line starts things: ask bootstrap for a ready object",
     ),
-    "__init__": Rule(words(f"agent ports core version {BOTTOM}"), otherwise="only public names are collected here"),
+    "__init__": Rule(
+        words(f"agent ports core version {BOTTOM}"), otherwise="only public names are collected here"
+    ),
     "__main__": Rule(words("cli"), otherwise="python -m openline is the command line, nothing more"),
 }
 

@@ -61,6 +61,8 @@ def test_a_demo_that_is_ended_takes_its_gateway_with_it(tmp_path: Path, number: 
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
+        # A shell that runs this in the background ignores SIGINT, and children inherit that: a person's does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stdout is not None and running.stderr is not None
     pid = 0

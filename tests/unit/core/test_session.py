@@ -214,7 +214,7 @@ def test_a_step_tells_its_seqs_and_its_wake_up() -> None:
 
 
 def test_a_step_kept_in_memory_replays_too() -> None:
-    steps = [RecordedStep(s.input, s.now, s.facts, s.effect_names) for s in recorded()]  # type: ignore[arg-type]  # ours
+    steps = [RecordedStep(s.input, s.now, s.facts, s.effect_names) for s in recorded()]  # type: ignore[arg-type]  # what we recorded is an input of ours
     assert Session.replay(steps)[1] == len(steps)
     assert RecordedStep(steps[0].input, steps[0].now, ()) == RecordedStep(
         steps[0].input, steps[0].now, (), (), 0
