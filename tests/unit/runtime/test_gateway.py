@@ -12,6 +12,7 @@ from openline.adapters.log_memory import MemoryLog
 from openline.core import inputs as i
 from openline.core.model import Limits
 from openline.errors import ClientProtocolError, SessionNotFound
+from openline.ports import SessionRow
 from openline.runtime.driver import CLOSE_ELSEWHERE
 from openline.testing.link_scripted import ScriptedLinkFactory
 from openline.testing.scripts import ReplyPlan, play_list
@@ -54,14 +55,21 @@ def test_two_clients_that_load_a_stored_session_at_one_moment_take_it_over_once(
     run(story())
 
 
-def test_a_client_that_gives_up_waiting_does_not_spoil_the_opening_for_the_other() -> None:
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_client_that_gives_up_waiting_does_not_spoil_the_opening_for_the_other(who: int) -> None:
+    class SlowLog(MemoryLog):
+        async def session(self, session: SessionId) -> SessionRow:
+            await asyncio.sleep(1)
+            return await super().session(session)
+
     async def story() -> None:
-        async with house() as home:
-            first = asyncio.ensure_future(home.gateway.attach_or_create(TENANT, NAME, home.config()))
-            second = asyncio.ensure_future(home.gateway.attach_or_create(TENANT, NAME, home.config()))
-            await asyncio.sleep(0)
-            first.cancel()
-            driver, _ = await second
+        async with house(log=SlowLog()) as home:
+            made, _ = await home.gateway.attach_or_create(TENANT, NAME, home.config())
+            made.stop()
+            both = [asyncio.ensure_future(home.gateway.load(NAME)) for _ in range(2)]
+            await asyncio.sleep(0.5)
+            both[who].cancel()
+            driver = await both[1 - who]
             assert home.gateway.drivers[NAME] is driver
 
     run(story())
