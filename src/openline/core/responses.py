@@ -15,7 +15,7 @@ from openline.core import inputs as i
 from openline.core.audio import cut_text
 from openline.core.draft import Draft
 from openline.core.model import HEARD_RANK, Cut, Item, ItemStatus, Part, PartType, Problem, ResponseRequest
-from openline.core.state import Entry, Output, Response, outranks
+from openline.core.state import Entry, Output, Response
 from openline.core.tables import is_legal
 from openline.types import Author, CallId, ConnectionId, ItemId, ResponseId, TurnId
 
@@ -140,9 +140,9 @@ def next_held(draft: Draft) -> None:
 # --------------------------------------------------------------------------------------------- making
 
 
-def _open_response(draft: Draft, response_id: ResponseId, link_epoch: int | None = None) -> Response | None:
+def _open_response(draft: Draft, response_id: ResponseId, link_epoch: int) -> Response | None:
     """The response if it may still get content; late arrivals find None and leave no trace."""
-    if link_epoch is not None and link_epoch != draft.state.link.epoch:
+    if link_epoch != draft.state.link.epoch:
         return None
     response = draft.state.responses.get(response_id)
     is_open = response is not None and response.phase == "active" and not response.waits
@@ -183,8 +183,9 @@ def message_progress(draft: Draft, input_: i.MessageProgress) -> None:
 def message_finished(draft: Draft, input_: i.MessageFinished) -> None:
     response = draft.state.responses.get(input_.response_id)
     output = response.outputs.get(input_.output_index) if response else None
-    if response is None or output is None or output.phase != "open" or output.kind != "message":
+    if output is None or output.phase != "open" or output.kind != "message":
         return
+    assert response is not None
     _finish_output(draft, response, output, input_.text, input_.audio_ms, None)
 
 
@@ -197,7 +198,7 @@ def _finish_output(
         item = _message(response, output.item_id, text, status)
     else:
         item = _call_item(draft, response, output, text, status)
-    in_conversation = response.is_default and output.item_id in draft.state.entries
+    in_conversation = output.item_id in draft.state.entries
     previous = draft.state.previous_of(output.item_id) if in_conversation else None
     draft.fact(
         f.OutputItemDone(
@@ -231,7 +232,6 @@ def response_failed(draft: Draft, input_: i.ResponseFailed) -> None:
     response = _open_response(draft, input_.response_id, input_.link_epoch)
     if response is None:
         return
-    note_heard(draft, response, input_.cuts)
     end(draft, response, "failed", "", input_.problem, cuts=input_.cuts)
     after_end(draft, response)
 
@@ -283,18 +283,17 @@ def _cut_output(draft: Draft, response: Response, output: Output, cut: Cut | Non
     entry = draft.state.entries.get(output.item_id)
     shown_end, estimated = cut_text(cut.text, cut.audio_ms, cut.heard_ms, cut.text_end)
     _finish_output(draft, response, output, cut.text, cut.audio_ms, shown_end)
-    if entry is not None and (outranks(entry, cut.source) or entry.text_end is None):
+    if entry is not None:
         draft.fact(f.ItemHeard(output.item_id, cut.heard_ms, shown_end, cut.source, estimated))
         draft.effect(e.CutItem(output.item_id, cut.heard_ms, cut.text[:shown_end]))
 
 
 def after_end(draft: Draft, response: Response) -> None:
     """What follows a terminal: the reply to settled tools, else what was held."""
-    if response.is_default:
-        # Most replies call nothing: the settled calls of a long conversation are not walked for them.
-        if any(output.kind == "call" for output in response.outputs.values()):
-            reply_to_tools(draft, response.response_id)
-        next_held(draft)
+    # Most replies call nothing: the settled calls of a long conversation are not walked for them.
+    if any(output.kind == "call" for output in response.outputs.values()):
+        reply_to_tools(draft, response.response_id)
+    next_held(draft)
 
 
 def stop(draft: Draft, response: Response, reason: str, cuts: Sequence[Cut]) -> None:
@@ -422,8 +421,9 @@ def _call_item(draft: Draft, response: Response, output: Output, arguments: str,
 def call_finished(draft: Draft, input_: i.CallFinished) -> None:
     response = _open_response(draft, input_.response_id, input_.link_epoch)
     output = response.outputs.get(input_.output_index) if response else None
-    if response is None or output is None or output.phase != "open" or output.kind != "call":
+    if output is None or output.phase != "open" or output.kind != "call":
         return
+    assert response is not None
     _finish_output(draft, response, output, input_.arguments, 0, None)
     spec = draft.state.tool_spec(output.name, response.request)
     runner = spec.runner if spec is not None else "client"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from openline.core.model import (
-    HEARD_RANK,
     AudioRange,
     Item,
     Limits,
@@ -259,8 +258,3 @@ class State:
             for item in items
             if item.status == "completed" or (item.type == "message" and item.status == "incomplete")
         )
-
-
-def outranks(entry: Entry, source: str) -> bool:
-    """Whether what ``source`` says of an item's playout counts more than what is known."""
-    return not entry.source or HEARD_RANK[source] > HEARD_RANK[entry.source]

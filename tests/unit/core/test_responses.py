@@ -27,6 +27,7 @@ from openline.core.model import (
     Cut,
     HeardSource,
     Item,
+    Modality,
     Part,
     Problem,
     ResponseRequest,
@@ -618,3 +619,99 @@ def test_of_what_others_said_nothing_is_heard() -> None:
     speak(call, "what time is it")
     (said,) = call.session.state.order
     assert call.give(i.Heard(Cut(said, "what time is it", 1_000, 300, "reported"))).facts == ()
+
+
+def test_what_is_held_waits_for_somebody_to_hear_it() -> None:
+    call = live_call()
+    speak(call, "what time is it")
+    begin_message(call)
+    call.give(i.CreateResponse(SAY))
+    call.give(i.Detach(CONN))
+    assert names(finish_reply(call)) == ["response.done"]
+    assert "response.created" in names(call.give(i.Attach(ConnectionId("again"), "texter")))
+
+
+def test_a_reply_that_only_plays_is_not_asked_for_again_when_words_arrive_on_a_new_link() -> None:
+    call = live_call(SessionConfig(turn_detection=None))
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    begin_message(call)
+    call.give(i.ResponseGenerated(1, active_id(call), Usage()))
+    call.give(i.CommitAudio(AudioRange(0, 24_000), CONN))
+    call.give(i.LinkLost(1, "link_unavailable"))
+    call.give(i.LinkOpened(2))
+    (item,) = call.session.state.untranscribed
+    step = call.give(i.TurnFinal(2, "hello", 0.9, AudioRange(0, 24_000), item))
+    assert effects(step) == ["AddItem"]
+
+
+def test_what_is_held_waits_until_the_user_has_finished() -> None:
+    detection = TurnDetection(interrupt_response=False, create_response=False)
+    call = live_call(SessionConfig(turn_detection=detection))
+    call.give(i.CreateResponse(SAY))
+    begin_message(call)
+    call.give(i.CreateResponse(SAY))
+    call.give(i.SpeechStarted(1, 24_000))
+    assert names(finish_reply(call)) == ["response.done"]
+    assert "response.created" in names(call.give(i.TurnFinal(1, "hello", 0.9, AudioRange(24_000, 48_000))))
+
+
+@pytest.mark.parametrize(
+    ("modality", "verbatim", "part", "author"),
+    [
+        ("audio", None, "output_audio", "assistant"),
+        ("text", None, "output_text", "assistant"),
+        ("audio", "One moment.", "output_audio", "synthetic"),
+    ],
+)
+def test_an_output_item_says_what_it_is_and_who_wrote_it(
+    modality: Modality, verbatim: str | None, part: str, author: str
+) -> None:
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(modality=modality, verbatim=verbatim), CONN))
+    item = begin_message(call)
+    begun = call.session.state.entries[item].item
+    finish_reply(call)
+    made = call.session.state.entries[item].item
+    for known, text, status in ((begun, "", "in_progress"), (made, "It is noon.", "completed")):
+        assert (known.type, known.role, known.author, known.status) == (
+            "message",
+            "assistant",
+            author,
+            status,
+        )
+        assert known.content == (Part(part, text),)  # type: ignore[arg-type]  # one of the two
+
+
+# ------------------------------------------------------------------------------------------------ cancelling
+
+
+def test_only_what_was_asked_of_the_link_and_still_is_made_is_stopped_there() -> None:
+    waiting = live_call()
+    waiting.give(i.LinkLost(1, "link_unavailable"))
+    waiting.give(i.CreateResponse(ResponseRequest(), CONN))
+    assert effects(waiting.give(i.CancelResponse(conn=CONN))) == ["ClearPlayout"]
+    made = live_call()
+    made.give(i.CreateResponse(ResponseRequest(), CONN))
+    made.give(i.ResponseGenerated(1, active_id(made), Usage()))
+    assert effects(made.give(i.CancelResponse(conn=CONN))) == ["ClearPlayout"]
+    asked = live_call()
+    asked.give(i.CreateResponse(ResponseRequest(), CONN))
+    assert effects(asked.give(i.CancelResponse(conn=CONN))) == ["ClearPlayout", "StopResponse"]
+
+
+def test_the_response_that_is_named_is_cancelled_and_no_other() -> None:
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    call.give(i.CreateResponse(ResponseRequest(conversation="none"), CONN))
+    default, aside = call.session.state.responses
+    call.give(i.CancelResponse(aside, conn=CONN))
+    assert list(call.session.state.responses) == [default]
+    assert call.give(i.CancelResponse(aside, conn=CONN)).is_rejected
+
+
+def test_a_cancel_cuts_what_still_plays_and_lets_what_waits_be_said() -> None:
+    call, item = finished_reply()
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    call.give(i.CreateResponse(SAY))
+    step = call.give(i.CancelResponse(None, (Cut(item, "", 4_000, 1_000, "paced"),), conn=CONN))
+    assert names(step) == ["response.done", "item.heard", "response.created"]
