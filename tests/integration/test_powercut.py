@@ -1,6 +1,6 @@
 """The real SqliteLog on a disk that loses power, lies, fills up or fails.
 
-OPENLINE_POWER_CUTS=400 runs the full figure. One cut again: OPENLINE_POWER_CUT_SEED=17.
+`make prove` runs the full figure. One cut again: OPENLINE_POWER_CUT_SEED=17.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 import apsw
 import pytest
 
+from figures import figure
 from openline.adapters.log_sqlite import SqliteLog
 from openline.errors import LogConflict, LogError, LogUnavailable, OpenlineError
 from openline.testing.check_log import Owner, own
 from openline.testing.powercut import PowerCutDisk
 from openline.types import SessionId
 
-CUTS = int(os.environ.get("OPENLINE_POWER_CUTS", "40"))
+CUTS = figure("power", 40)
 ONE_SEED = os.environ.get("OPENLINE_POWER_CUT_SEED")
 SESSIONS = 6
 
@@ -101,6 +102,7 @@ def cut_once(folder: Path, seed: int, *, lying: bool = False) -> Acknowledged:
     return acknowledged
 
 
+@pytest.mark.figure_power
 @pytest.mark.timeout(60 + CUTS)
 def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     seeds = [int(ONE_SEED)] if ONE_SEED else range(CUTS)
