@@ -43,7 +43,7 @@ class Call:
         self.log: list[bytes] = []
         self.watch = Watch()
         self.ms = 0
-        self.boot_ns = 1_000_000_000
+        self.boot_ns = 50_000_000_000
         self.wake_at: int | None = None
 
     @property
@@ -85,7 +85,7 @@ class Call:
         """The process dies and another, whose monotonic clock shows something else, takes over."""
         self.forget()
         self.ms += down_ms
-        self.boot_ns = 7_000_000_000 - self.ms * 1_000_000
+        self.boot_ns = 90_000_000_000 - self.ms * 1_000_000
         owner = TakeOwnership(Epoch(self.session.state.epoch + 1), "node-b", recorded_until)
         return self.give(owner)
 

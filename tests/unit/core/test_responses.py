@@ -177,7 +177,8 @@ def test_two_open_calls_of_one_id_are_told_apart() -> None:
         call.give(i.CallStarted(1, response_id, index, CallId("call_same"), "clock"))
     for index in (0, 1):
         call.give(i.CallFinished(1, response_id, index, "{}"))
-    assert len(call.session.state.tools) == 2
+    known, minted = call.session.state.tools
+    assert known == "call_same" and minted.startswith("call_") and minted != known
 
 
 def test_results_of_a_reply_that_noise_cut_are_spoken_to_after_it() -> None:
@@ -441,6 +442,7 @@ def finished_reply() -> tuple[Call, ItemId]:
         (("paced", 2_000), ("reported", 1_000), 2_001, False),
         (("paced", 2_000), ("paced", 2_001), 2_001, True),
         (("paced", 0), ("paced", 1), 2_001, True),
+        (("paced", 2_000), ("reported", 2_000), 2_001, False),
     ],
 )
 def test_which_word_counts_for_what_was_heard(
@@ -715,3 +717,48 @@ def test_a_cancel_cuts_what_still_plays_and_lets_what_waits_be_said() -> None:
     call.give(i.CreateResponse(SAY))
     step = call.give(i.CancelResponse(None, (Cut(item, "", 4_000, 1_000, "paced"),), conn=CONN))
     assert names(step) == ["response.done", "item.heard", "response.created"]
+
+
+def test_a_cut_is_noted_for_the_message_that_is_being_made_and_for_nothing_else() -> None:
+    call, response = reply_under_way()
+    call.give(i.MessageFinished(response, 0, "It is noon.", 900))
+    call.give(i.MessageStarted(1, response, 2))
+    outputs = call.session.state.responses[response].outputs
+    cuts = tuple(Cut(output.item_id, "It is", 900, 900, "paced") for output in outputs.values())
+    step = call.give(i.Detach(CONN, 1006, cuts=cuts))
+    assert step.facts[1:] == (f.OutputItemProgressed(outputs[2].item_id, "It is", 900, 900),)
+
+
+def test_how_long_an_item_was_is_what_was_said_when_it_ended() -> None:
+    call, item = finished_reply()
+    (fact,) = call.give(i.Heard(Cut(item, "", 9_000, 2_000, "reported"))).facts
+    assert fact == f.ItemHeard(item, 2_000, 16, "reported", True)
+
+
+def test_what_was_asked_out_of_band_is_not_asked_for_again() -> None:
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(conversation="none"), CONN))
+    assert names(call.give(i.LinkLost(1, "link_unavailable"))) == [
+        "link.lost",
+        "response.done",
+        "link.requested",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "label"),
+    [("clock", "mcp_call", "openline"), ("screen", "function_call", ""), ("nobody", "function_call", "")],
+)
+def test_a_call_is_shown_by_who_runs_it_from_its_beginning(name: str, kind: str, label: str) -> None:
+    call = live_call(WITH_TOOLS)
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    response = active_id(call)
+    for given, status, arguments in (
+        (i.CallStarted(1, response, 0, CallId("call_1"), name), "in_progress", ""),
+        (i.CallFinished(1, response, 0, '{"count":12}'), "completed", '{"count":12}'),
+    ):
+        fact = call.give(given).facts[0]
+        assert isinstance(fact, f.OutputItemAdded | f.OutputItemDone)
+        item = fact.item
+        assert (item.type, item.server_label, item.status, item.author) == (kind, label, status, "assistant")
+        assert (item.name, item.call_id, item.arguments, item.error) == (name, "call_1", arguments, "")
