@@ -762,3 +762,32 @@ def test_a_call_is_shown_by_who_runs_it_from_its_beginning(name: str, kind: str,
         item = fact.item
         assert (item.type, item.server_label, item.status, item.author) == (kind, label, status, "assistant")
         assert (item.name, item.call_id, item.arguments, item.error) == (name, "call_1", arguments, "")
+
+
+@pytest.mark.parametrize(
+    ("choice", "asked"),
+    [
+        ('"auto"', None),
+        ('"none"', None),
+        ('"required"', '"auto"'),
+        ('{"type":"function","name":"clock"}', '"auto"'),
+    ],
+)
+def test_the_reply_to_results_is_free_to_speak_whatever_call_was_forced(
+    choice: str, asked: str | None
+) -> None:
+    call = live_call(SessionConfig(tools=TOOLS, tool_choice=choice))
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    end_response(call)
+    created = call.give(settled("call_1")).facts[-1]
+    assert isinstance(created, f.ResponseCreated)
+    assert created.request == ResponseRequest(origin="tool", tool_choice=asked)
+
+
+def test_a_response_of_which_nothing_more_comes_is_not_asked_again_in_silence() -> None:
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    call.give(i.ResponseGenerated(1, active_id(call), Usage()))
+    (step,) = call.advance(8_000)
+    assert names(step) == ["silence.exceeded", "response.done"]
