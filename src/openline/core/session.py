@@ -110,7 +110,7 @@ class Session:
         conn: ConnectionId = getattr(input_, "conn", ConnectionId(""))
         if self._may_command(draft, conn, command):
             _DECIDE[type(input_)](draft, input_)
-        if command and conn:
+        if command:
             self._receipt(draft, conn, command)
 
     def _may_command(self, draft: Draft, conn: ConnectionId, command: str) -> bool:
