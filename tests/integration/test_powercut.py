@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from figures import figure
+from figures import figure, part_counts
 from openline.adapters.log_sqlite import SqliteLog
 from openline.errors import LogConflict, LogError, LogUnavailable, OpenlineError
 from openline.testing.check_log import Owner, own
@@ -114,7 +114,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
             facts += sum(cut_once(tmp_path / str(seed), seed).marks.values())
         except (AssertionError, OpenlineError) as error:
             pytest.fail(f"OPENLINE_POWER_CUT_SEED={seed} pytest {__file__}\n{error}")
-    print(f"{len(seeds)} power cuts, {facts} acknowledged facts, 0 lost")
+    part_counts("power", 0, {"cuts": len(seeds), "acknowledged_facts": facts, "lost": 0})
     assert ONE_SEED or facts > 10 * CUTS, "the cuts came too early to prove anything"
 
 

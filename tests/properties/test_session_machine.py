@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from core_call import Call
-from figures import figure
+from figures import figure, part_counts
 from openline.core import inputs as i
 from openline.core.model import (
     AudioRange,
@@ -411,4 +411,4 @@ def test_whatever_happens_the_invariants_hold() -> None:
         steps += len(life.told)
         crashes += life.told.count("crash")
         facts += life.call.watch.seq
-    print(f"{len(seeds())} seeds, {steps} inputs, {crashes} crashes, {facts} facts")
+    part_counts("seeds", 0, {"seeds": len(seeds()), "inputs": steps, "crashes": crashes, "facts": facts})
