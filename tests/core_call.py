@@ -22,9 +22,10 @@ from openline.core.inputs import (
     SpeechStopped,
     TakeOwnership,
     TimePassed,
+    ToolSettled,
     TurnFinal,
 )
-from openline.core.model import AudioRange, Cut, Limits, SessionConfig, Usage
+from openline.core.model import AudioRange, Cut, Limits, ResponseRequest, SessionConfig, ToolSpec, Usage
 from openline.core.session import Session, Step
 from openline.types import CallId, ConnectionId, Epoch, ItemId, Now, ResponseId, SessionId
 from openline.wire.envelope import StoredStep, decode_step, effect_digest, encode_step
@@ -177,3 +178,30 @@ def names(step: Step) -> list[str]:
 
 def effects(step: Step) -> list[str]:
     return [type(effect).__name__ for effect in step.effects]
+
+
+TOOLS = (ToolSpec("clock", runner="gateway"), ToolSpec("order", runner="gateway"), ToolSpec("screen"))
+WITH_TOOLS = SessionConfig(tools=TOOLS)
+SAY = ResponseRequest(verbatim="One moment.", origin="agent")
+
+
+def settled(call_id: str, attempt: int = 1, output: str = "8") -> ToolSettled:
+    return ToolSettled(CallId(call_id), attempt, "succeeded", output)
+
+
+def reply_under_way() -> tuple[Call, ResponseId]:
+    """A reply with a message at 0 and a call at 1, both open."""
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it")
+    begin_message(call)
+    response = active_id(call)
+    call.give(CallStarted(1, response, 1, CallId("call_1"), "clock"))
+    return call, response
+
+
+def finished_reply() -> tuple[Call, ItemId]:
+    call = live_call()
+    speak(call, "tell me a story")
+    item = begin_message(call)
+    finish_reply(call, "Once upon a time there was a sailor.", 4_000)
+    return call, item

@@ -193,7 +193,7 @@ def test_the_speaker_is_the_connection_that_speaks() -> None:
     assert speaker_of(call) is call.session.state.connections[CONN]
     call.give(i.Detach(CONN))
     assert speaker_of(call) is None
-    assert call.session.state.has_talker
+    assert call.session.state.has_talker is True
     assert call.session.state.status == "live"
 
 
@@ -207,3 +207,10 @@ def test_numbers_of_the_session_that_facts_count() -> None:
 def test_an_item_that_is_not_in_the_conversation_has_no_place_in_it() -> None:
     with pytest.raises(AssertionError, match="expected an item of the conversation, got 'item_9'"):
         State().previous_of(ItemId("item_9"))
+
+
+def test_who_only_watches_does_not_talk() -> None:
+    call = live_call()
+    call.give(i.Attach(ConnectionId("screen"), "observer"))
+    call.give(i.Detach(CONN))
+    assert call.session.state.has_talker is False
