@@ -141,7 +141,11 @@ def test_push_to_talk_hands_the_turn_to_the_caller(page: Page, gateway: FakeCons
     page.wait_for(f"{ACTIVITY} === 'hearing'")
     page.release(" ")
     page.wait_for("document.querySelector('.entry.agent')", seconds=10)
-    kinds = [command["type"] for command in session.commands]
+    for _ in range(100):  # The commit may be answered before the request behind it has been read.
+        kinds = [command["type"] for command in session.commands]
+        if len(kinds) >= 3:
+            break
+        page.evaluate("new Promise(resolve => setTimeout(resolve, 50))")
     assert kinds[:3] == ["session.update", "input_audio_buffer.commit", "response.create"]
     assert session.manual
 

@@ -25,7 +25,9 @@ RESERVE_BYTES = 1 << 20
 """Freed when the disk is full: about a thousand sessions can still write how they ended."""
 RESTORE_FREE_BYTES = 16 << 20
 """Free space at which the disk counts as usable again: well above the reserve, so that it does not flap."""
-CACHE_KIB = 64 * 1024
+CACHE_KIB = 4 * 1024
+"""Page cache of a connection. The log is appended to and read in runs: the hot pages are few, and a large
+cache only fills with what was just written (64 MiB of it in ten minutes of a hundred calls)."""
 
 
 @dataclass(frozen=True, slots=True)
