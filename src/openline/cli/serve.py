@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openline.bootstrap import Running
 
 EXIT_FATAL = 70
+SWITCH_S = 0.0005
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,6 +90,9 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
     # Whole-heap collections stop all calls for 40 ms at 300 sessions and find little: reference counts free
     # what a call leaves. They come a hundred times less often; the young generations as ever.
     gc.set_threshold(700, 10, 1_000)
+    # The log's writer thread asks for the interpreter with every commit; by default the loop waits up to 5 ms
+    # to have it back, which is half of what a call may be delayed.
+    sys.setswitchinterval(SWITCH_S)
     gc.enable()
     code = await stop
     if code:
