@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import math
 import os
 import resource
 import signal
@@ -32,8 +33,11 @@ MEMORY_BYTES_MAX = 4 << 30
 """A mutant may loop and fill memory; a healthy run takes under 200 MB, plus what address space is reserved."""
 BASELINE_S_MAX = 600.0
 GRACE_S = 6.0
-"""Start, imports and collection of a fork on a busy machine; then ``SLACK`` times the tests' own seconds."""
+"""CPU seconds for start, imports and collection of a fork; then ``SLACK`` times the tests' own seconds."""
 SLACK = 4.0
+WALL_FACTOR = 20.0
+"""Wall seconds for each CPU second allowed. A mutant is judged by its CPU time, so that a busy machine calls no
+slow run a killed one; this bound ends one that waits for what never comes."""
 
 
 @dataclass
@@ -306,19 +310,28 @@ class Pool:
             return {"code": int(code), "by": watcher.failed}
 
         allowed = GRACE_S + SLACK * sum(self.baseline.seconds.get(name, 0.0) for name in tests)
-        pid = in_child(self.root, report, work)
-        self.running[pid] = (mutant, report, time.monotonic(), time.monotonic() + allowed)
+        pid = in_child(self.root, report, lambda: limited(math.ceil(allowed), work))
+        began = time.monotonic()
+        self.running[pid] = (mutant, report, began, began + WALL_FACTOR * allowed)
 
     def finished(self) -> Iterator[tuple[Mutant, Outcome]]:
         for pid, (mutant, report, began, deadline) in list(self.running.items()):
             took = time.monotonic() - began
-            if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
                 del self.running[pid]
-                yield mutant, verdict(report, took)
+                is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+                yield mutant, Outcome("timeout", "", took) if is_late else verdict(report, took)
             elif time.monotonic() > deadline:
                 del self.running[pid]
                 end(pid)
                 yield mutant, Outcome("timeout", "", took)
+
+
+def limited(cpu_s: int, work: Callable[[], dict[str, object]]) -> dict[str, object]:
+    """``work``, ended by the system when it has used ``cpu_s`` seconds of CPU."""
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    return work()
 
 
 def verdict(report: Path, took: float) -> Outcome:
