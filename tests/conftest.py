@@ -38,11 +38,13 @@ def rewrite(request: pytest.FixtureRequest) -> bool:
 
 
 def limit_of(item: pytest.Item) -> float:
+    """Seconds. ``OPENLINE_FIGURE_PATIENCE`` multiplies it, for a machine that does other things too."""
+    patience = figure("patience", 1)
     if any(marker.name.startswith("figure_") for marker in item.iter_markers()):
         factor = figure("limit", 1)  # `make prove` runs the same tests with figures many times as large
     else:
         factor = 1
-    return factor * small_limit_of(item)
+    return patience * factor * small_limit_of(item)
 
 
 def small_limit_of(item: pytest.Item) -> float:

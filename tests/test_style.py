@@ -11,6 +11,7 @@ import re
 import tokenize
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import PurePosixPath
 
 import pytest
@@ -30,7 +31,8 @@ Check = Callable[[Source], list[Finding]]
 # ------------------------------------------------------------------------------------------------ length
 
 
-def code_lines(text: str) -> set[int]:
+@cache
+def code_lines(text: str) -> frozenset[int]:
     """Line numbers that hold code: not blank, not only a comment, not part of a docstring."""
     lines: set[int] = set()
     noise = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
@@ -45,7 +47,7 @@ def code_lines(text: str) -> set[int]:
             and isinstance(node.value.value, str)
         ):
             lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
+    return frozenset(lines)
 
 
 def functions(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
