@@ -8,12 +8,12 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix cover mutants bench prove clean setup setup-dev
+.PHONY: help demo test test-clients check fix cover mutants bench prove clean setup setup-dev
 
 help: ## this list
 	@echo "make <target>, the targets are:"
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
-		printf '  %-9s %s\n' $$name "$$text"; done
+		printf '  %-12s %s\n' $$name "$$text"; done
 
 setup: # .venv with what the demo needs
 	@python=$$(sh tools/find_python.sh) && "$$python" tools/setup_env.py run
@@ -27,6 +27,9 @@ demo: setup ## a whole call, live: barge-in, a cut line, a killed gateway (ONCE=
 test: setup-dev ## everything a change must pass: format, lint, types, all tests
 	@sh tools/ensure_chromium.sh
 	@$(PY) tools/run_tests.py $(ARGS)
+
+test-clients: setup-dev ## stock clients, unmodified, against this tree: a table client x scenario
+	@$(PY) tools/test_clients.py $(ARGS)
 
 check: setup-dev ## the quick part: format, lint, types, architecture, style
 	@$(PY) tools/run_tests.py --quick
@@ -51,5 +54,5 @@ prove: setup-dev ## the full figures: 200 kills, 200 cuts, 2,000 seeds, 400 powe
 	@$(PY) tools/prove.py $(ARGS)
 
 clean: ## remove what was made here (.venv too)
-	@rm -rf .venv .mutants .prove .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist htmlcov .coverage .coverage.*
+	@rm -rf .venv .clients .mutants .prove .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist htmlcov .coverage .coverage.*
 	@find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

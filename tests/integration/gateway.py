@@ -166,12 +166,13 @@ def stories(data: Path) -> dict[str, Story]:
     """
     reader = bootstrap.read_data(data)
     try:
-        return {row.session: _story(reader, row.session) for row in reader.sessions(limit=100_000)}
+        return {row.session: read_story(reader, row.session) for row in reader.sessions(limit=100_000)}
     finally:
         reader.close()
 
 
-def _story(reader: Any, session: SessionId) -> Story:
+def read_story(reader: Any, session: SessionId) -> Story:
+    """One session's log, verified; raises as ``stories`` does."""
     steps: list[StoredStep] = []
     facts: list[tuple[int, int, Fact]] = []
     after = Seq(0)
