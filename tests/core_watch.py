@@ -33,6 +33,7 @@ class Watch:
         self.made_by: dict[ItemId, ResponseId] = {}
         self.calls: dict[CallId, str] = {}
         self.order: list[ItemId] = []
+        self.forked_after: ItemId | None = None
         self.items: dict[ItemId, Item] = {}
         self.heard: dict[ItemId, f.ItemHeard] = {}
         self.asked: dict[ResponseId, int] = {}
@@ -61,6 +62,9 @@ class Watch:
         self.note_owed(fact)
         assert not self.is_ended or isinstance(fact, AFTER_THE_END), f"{fact.TYPE} after the session's end"
         match fact:
+            case f.SessionForked():
+                assert self.seq == 2, "a fork says so right after its start"
+                self.forked_after = fact.last_item
             case f.SessionOwned():
                 assert fact.epoch > self.epoch, "epochs never go back"
                 self.epoch = fact.epoch
@@ -126,7 +130,8 @@ class Watch:
         if item.role:
             assert item.author in AUTHORS[item.role], f"a {item.role} item by {item.author}"
         self.items[item.id] = item
-        self.order.insert(self.order.index(previous) + 1 if previous else 0, item.id)
+        is_first = previous == self.forked_after
+        self.order.insert(0 if is_first else self.order.index(previous) + 1 if previous else 0, item.id)
 
     def take_item(self, fact: f.ItemCreated | f.ItemDeleted | f.ItemHeard | f.TurnTranscribed) -> None:
         match fact:
@@ -241,7 +246,7 @@ class Watch:
 
     def check_context(self, state: State) -> None:
         """What a reply would see is what was heard, from the facts' own account."""
-        expected = []
+        expected = [(item.id, item.text, item.author) for item in state.inherited]
         for item_id in self.order:
             item = self.items[item_id]
             text = item.text

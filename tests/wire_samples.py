@@ -126,6 +126,7 @@ def every_fact() -> list[Fact]:
     failed = dataclasses.replace(MCP_ITEM, error="no such part")
     return [
         f.SessionStarted(SESSION, "default", CONFIG, Limits(), False, True, 1),
+        f.SessionForked(SESSION, Seq(7), ItemId("item_1")),
         f.SessionOwned(Epoch(2), "node-a"),
         f.SessionUpdated(CONFIG, CONN, "cmd_1"),
         f.SessionParked("closed", 1_790_000_000_000),

@@ -18,16 +18,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from openline.adapters.log_sqlite import LogReader, SqliteLog
+from openline.adapters.log_sqlite import LogReader as LogReader
+from openline.adapters.log_sqlite import SqliteLog
 from openline.adapters.log_sqlite import library_version as library_version
 from openline.adapters.log_sqlite import lock_holder as lock_holder
 from openline.adapters.recorder_files_store import RecordingStore
 from openline.adapters.resample import Resampler
 from openline.adapters.spool_files import SpoolFiles
 from openline.agent.agent import Agent
-from openline.core.model import Limits
-from openline.core.session import Session, Step
-from openline.errors import ConfigError, LogError, SpeechError
+from openline.core.model import Item, Limits
+from openline.core.session import Session, Step, conversation_at, origin_of
+from openline.core.state import State
+from openline.errors import ConfigError, LogCorrupt, LogError, SpeechError
 from openline.ports import (
     SPEECH_RATE,
     WIRE_RATE,
@@ -39,7 +41,7 @@ from openline.ports import (
     Transcript,
     VoiceDetector,
 )
-from openline.runtime.gateway import Gateway, GatewaySettings
+from openline.runtime.gateway import LINEAGE_MAX, Gateway, GatewaySettings
 from openline.runtime.model_choice import FirstOffered
 from openline.runtime.pipeline import PipelineFactory, PipelineParts
 from openline.server.app import Server
@@ -50,7 +52,8 @@ from openline.server.responses import ResponsesApi
 from openline.settings import Settings
 from openline.types import Now, Seq, SessionId
 from openline.version import VERSION
-from openline.wire.envelope import StoredStep, decode_step, encode_step
+from openline.wire.envelope import StoredStep as StoredStep
+from openline.wire.envelope import decode_step, encode_step
 
 log = logging.getLogger(__name__)
 
@@ -434,15 +437,37 @@ def stored_steps(reader: LogReader, session: SessionId) -> Iterator[StoredStep]:
         after = records[-1].last_seq
 
 
+def stored_state(reader: LogReader, session: SessionId) -> State:
+    """A session as its log has it; a fork with what it inherits. Raises SessionNotFound, LogCorrupt."""
+    steps = list(stored_steps(reader, session))
+    return Session.rebuild(steps, stored_inheritance(reader, steps)).state
+
+
+def stored_inheritance(reader: LogReader, steps: Sequence[StoredStep]) -> tuple[Item, ...]:
+    """The conversation that a fork goes on from; nothing for other sessions. Raises SessionNotFound, LogCorrupt."""
+    lineage: list[tuple[list[StoredStep], Seq]] = []
+    origin = origin_of(steps)
+    while origin is not None:
+        if len(lineage) == LINEAGE_MAX:
+            raise LogCorrupt(f"session {origin[0]}: expected at most {LINEAGE_MAX} forks of forks.")
+        parent = list(stored_steps(reader, origin[0]))
+        lineage.append((parent, origin[1]))
+        origin = origin_of(parent)
+    items: tuple[Item, ...] = ()
+    for parent, seq in reversed(lineage):
+        items = conversation_at(parent, seq, items)
+    return items
+
+
 def stored_session(reader: LogReader, session: SessionId) -> dict[str, object]:
     """What ``GET /v1/sessions/{id}`` says of it, from the log alone."""
     row = reader.session(session)
-    return describe(Session.rebuild(stored_steps(reader, session)).state, row)
+    return describe(stored_state(reader, session), row)
 
 
 def stored_transcript(reader: LogReader, session: SessionId) -> dict[str, object]:
     """What ``GET /v1/sessions/{id}/transcript`` says of it, from the log alone."""
-    state = Session.rebuild(stored_steps(reader, session)).state
+    state = stored_state(reader, session)
     items = [transcript_line(state, item) for item in state.conversation()]
     return {"id": session, "status": state.status, "items": items}
 

@@ -7,122 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import websockets
-from openai import AsyncOpenAI
 from openai.types.responses import Response as OpenAIResponse
-from openai.types.responses import ResponseStreamEvent
-from openai.types.responses.responses_server_event import ResponsesServerEvent
-from pydantic import TypeAdapter
-from websockets.asyncio.client import ClientConnection, connect
 
-from integration.gateway import running, spoken_agent, stories
-from openline.agent.agent import Agent
-from openline.bootstrap import Running
-from openline.core.model import Usage
+from integration.gateway import spoken_agent, stories
+from integration.responses_line import (
+    ENDS,
+    SERVER_EVENT,
+    STREAM_EVENT,
+    TOOL,
+    Json,
+    client_of,
+    each_store,
+    echo,
+    gateway,
+    socket_of,
+    text_of,
+)
 from openline.errors import LinkUnavailable
 from openline.ports import ModelRequest
-from openline.server.responses_makers import StoredResponses
 from openline.testing.fake_responses import FakeProvider
 from openline.testing.fake_responses_parts import Reply
-from openline.testing.llm import Call, Fail, Finish, Script, ScriptedModel, Wait, say
-
-Json = dict[str, Any]
-SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(ResponsesServerEvent)
-STREAM_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-TOOL: Any = {
-    "type": "function",
-    "name": "stock",
-    "parameters": {"type": "object", "properties": {}},
-    "strict": False,
-}
-
-
-def echo(request: ModelRequest) -> Script:
-    """Says how many items it was given, and the text of the last; calls two tools when it has any."""
-    last = request.items[-1] if request.items else None
-    if request.tools and (last is None or last.type != "function_call_output"):
-        calls = [Call("stock", '{"part": "hinge"}', "call_1"), Call("stock", '{"part": "bolt"}', "call_2")]
-        return [say("Let me see."), *calls]
-    text = "" if last is None else last.text or last.output
-    return [say(f"{len(request.items)}: {text}"), Finish("completed", Usage(9, 4, 2))]
-
-
-CLIENTS: list[AsyncOpenAI] = []
-"""Closed with the gateway they speak to."""
-
-
-@asynccontextmanager
-async def gateway(
-    data: Path, scripts: Any = echo, agent: Agent | None = None, **settings: Any
-) -> AsyncIterator[Running]:
-    model = scripts if isinstance(scripts, ScriptedModel) else ScriptedModel(scripts)
-    agent = agent or spoken_agent(llm=model)
-    async with running(data, agent, **settings) as started:
-        try:
-            yield started
-        finally:
-            while CLIENTS:
-                await CLIENTS.pop().close()
-
-
-def client_of(started: Running, key: str = "k") -> AsyncOpenAI:
-    CLIENTS.append(AsyncOpenAI(base_url=f"{started.url}/v1", api_key=key, max_retries=0))
-    return CLIENTS[-1]
-
-
-class Wire:
-    """A raw socket: one request at a time, every event checked."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-
-    async def send(self, **values: Any) -> None:
-        await self.socket.send(json.dumps({"type": "response.create", "model": "m", **values}))
-
-    async def next(self) -> Json:
-        async with asyncio.timeout(5):
-            event: Json = json.loads(await self.socket.recv())
-        SERVER_EVENT.validate_python(event)
-        return event
-
-    async def until_end(self, lane: str | None = None) -> list[Json]:
-        events = [await self.next()]
-        while events[-1]["type"] not in ENDS:
-            events.append(await self.next())
-        assert {event.get("stream_id") for event in events} == {lane}
-        if events[-1]["type"] != "error":
-            first = events[0]["sequence_number"]
-            assert [event["sequence_number"] for event in events] == list(range(first, first + len(events)))
-        return events
-
-    async def ask(self, **values: Any) -> Json:
-        await self.send(**values)
-        return (await self.until_end(values.get("stream_id")))[-1]
-
-
-ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
-
-
-@asynccontextmanager
-async def socket_of(started: Running, key: str = "k") -> AsyncIterator[Wire]:
-    url = f"{started.url.replace('http', 'ws', 1)}/v1/responses"
-    async with connect(url, additional_headers={"Authorization": f"Bearer {key}"}) as socket:
-        yield Wire(socket)
-
-
-def text_of(event: Json) -> str:
-    return "".join(c["text"] for o in event["response"]["output"] for c in o.get("content", []))
-
-
-each_store = pytest.mark.parametrize("store", [True, False], ids=["stored", "passing"])
-
+from openline.testing.llm import Fail, Script, ScriptedModel, Wait, say
 
 # ---------------------------------------------------------------------------------------- stock clients
 
@@ -411,120 +322,6 @@ def test_the_cap_and_the_drain_tell_clients_to_come_back(tmp_path: Path) -> None
                 with pytest.raises(websockets.ConnectionClosed) as closed:
                     await line.socket.recv()
                 assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
-
-    asyncio.run(story())
-
-
-# ----------------------------------------------------------------------------------------------- storing
-
-
-def test_a_stored_chain_is_one_session_across_sockets_and_restarts(tmp_path: Path) -> None:
-    data = tmp_path / "d"
-
-    async def story() -> None:
-        async with gateway(data) as started:
-            async with socket_of(started) as line:
-                one = (await line.ask(input="one"))["response"]["id"]
-            async with socket_of(started) as line:
-                two = (await line.ask(input="two", previous_response_id=one))["response"]["id"]
-        async with gateway(data) as started:
-            three = await client_of(started).responses.create(
-                model="m", input="three", previous_response_id=two
-            )
-            assert three.output_text == "5: three"
-            sessions = await started.store.sessions()
-            assert len(sessions) == 1
-        (story_,) = stories(data).values()
-        assert len(story_.of("response.done")) == 3 and story_.status == "parked"
-        assert len(story_.of("openline.turn.committed")) == 3
-
-    asyncio.run(story())
-
-
-def test_a_fork_of_a_stored_chain_is_a_session_of_its_own(tmp_path: Path) -> None:
-    data = tmp_path / "d"
-
-    async def story() -> None:
-        async with gateway(data) as started, socket_of(started) as line:
-            one = (await line.ask(input="one"))["response"]["id"]
-            two = await line.ask(input="two", previous_response_id=one)
-            fork = await line.ask(input="other", previous_response_id=one)
-            assert (text_of(two), text_of(fork)) == ("3: two", "3: other")
-            again = await line.ask(input="on", previous_response_id=fork["response"]["id"])
-            assert text_of(again) == "5: on"
-        turns = [
-            [fact.text for fact in told.of("openline.turn.committed")] for told in stories(data).values()
-        ]
-        assert sorted(turns) == [["one", "two"], ["other", "on"]], "what was copied is no new turn"
-
-    asyncio.run(story())
-
-
-def test_nothing_that_was_not_to_be_stored_is_in_the_log(tmp_path: Path) -> None:
-    data = tmp_path / "d"
-
-    async def story() -> None:
-        async with gateway(data) as started:
-            async with socket_of(started) as line:
-                one = await line.ask(input="a xylophone", store=False)
-                refused = await line.ask(input="x", previous_response_id=one["response"]["id"], store=True)
-                assert refused["error"]["code"] == "previous_response_not_found"
-            await client_of(started).responses.create(model="m", input="a xylophone", store=False)
-            stored = (await client_of(started).responses.create(model="m", input="open")).id
-            async with socket_of(started) as line:
-                end = await line.ask(input="a xylophone", store=False, previous_response_id=stored)
-                assert text_of(end) == "3: a xylophone"
-
-    asyncio.run(story())
-    assert b"open" in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
-    assert b"xylophone" not in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
-
-
-def test_a_voice_client_takes_a_stored_chain_over_and_the_old_response_then_forks(tmp_path: Path) -> None:
-    data = tmp_path / "d"
-
-    async def story() -> None:
-        async with gateway(data) as started, socket_of(started) as line:
-            one = (await line.ask(input="one"))["response"]["id"]
-            (row,) = await started.store.sessions()
-            assert one.startswith(f"resp_{row.session.removeprefix('sess_')}_"), (
-                "a response names its session"
-            )
-            extra = {"session_id": row.session}
-            async with client_of(started).realtime.connect(model="m", extra_query=extra) as voice:
-                content: Any = [{"type": "input_text", "text": "two"}]
-                await voice.conversation.item.create(
-                    item={"type": "message", "role": "user", "content": content}
-                )
-                await voice.response.create(response={"output_modalities": ["text"], "tools": []})
-                async for event in voice:
-                    if event.type == "response.output_text.done":
-                        assert event.text == "3: two"
-                    if event.type == "response.done":
-                        break
-                seen = await line.ask(input="other", previous_response_id=one)
-                assert text_of(seen) == "3: other", "the call went on: this is a fork of what was before it"
-        assert len(stories(data)) == 2
-
-    asyncio.run(story())
-
-
-def test_a_response_of_another_tenant_is_not_found(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with gateway(tmp_path / "t") as started, socket_of(started) as line:
-            one = (await line.ask(input="one"))["response"]["id"]
-            for tenant, is_found in (("default", True), ("other", False)):
-                chains = StoredResponses(started.gateway, tenant)
-                assert (await chains.find(one) is not None) is is_found
-                assert (await chains.read(one) is not None) is is_found
-        keys = {"one": "sk-one-0123456789", "two": "sk-two-0123456789"}
-        async with gateway(tmp_path / "d", api_keys=keys) as started:
-            with pytest.raises(openai.AuthenticationError):
-                await client_of(started, "wrong").responses.create(model="m", input="x")
-            with pytest.raises(websockets.InvalidStatus) as refused:
-                async with socket_of(started, "wrong"):
-                    pass
-            assert refused.value.response.status_code == 401
 
     asyncio.run(story())
 

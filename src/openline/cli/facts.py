@@ -44,6 +44,7 @@ _STYLES = {
     "connection detached": ("blue",),
     "session owned": ("magenta",),
     "session started": ("magenta", "bold"),
+    "session forked": ("magenta",),
     "session ended": ("magenta", "bold"),
     "turn abandoned": ("red",),
     "link lost": ("red",),
@@ -115,6 +116,7 @@ _SUMMARY: dict[str, Callable[[Json], str]] = {
     "openline.session.started": lambda d: (
         f"model {d['config']['model']}, recording {'on' if d['recorded'] else 'off'}"
     ),
+    "openline.session.forked": lambda d: f"from {d['parent']} after fact {d['parent_seq']}",
     "openline.session.owned": lambda d: f"epoch {d['epoch']} on {d['node']}",
     "openline.session.parked": lambda d: f"{d['reason']}",
     "openline.session.ended": lambda d: f"{d['reason']}",

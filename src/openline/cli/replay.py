@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--at: expected a seq from 1 of one session.")
     reader, term = bootstrap.read_data(options.data), Terminal.of()
     if options.at is not None:
-        return _show_state(bootstrap.stored_steps(reader, SessionId(options.session)), options, term)
+        return _show_state(reader, options, term)
     if options.all:
         names = [row.session for row in reader.sessions(limit=SESSIONS_MAX)]
     else:
@@ -144,17 +144,17 @@ def _print_sum(results: list[Result], term: Terminal) -> None:
     term.line(f"{len(results)} sessions, {steps:,} steps, {rate}{tail}")
 
 
-def _show_state(steps: Iterator[StoredStep], options: argparse.Namespace, term: Terminal) -> int:
-    kept: list[StoredStep] = []
+def _show_state(reader: bootstrap.LogReader, options: argparse.Namespace, term: Terminal) -> int:
+    kept: list[bootstrap.StoredStep] = []
     seq = 0
-    for step in steps:
+    for step in bootstrap.stored_steps(reader, SessionId(options.session)):
         kept.append(step)
         seq += len(step.facts)
         if seq >= options.at:
             break
     if seq < options.at:
         raise ConfigError(f"--at: expected a seq up to {seq}, which is the last; got {options.at}.")
-    state = Session.rebuild(kept).state
+    state = Session.rebuild(kept, bootstrap.stored_inheritance(reader, kept)).state
     shown = describe(state)
     if options.json:
         print(json.dumps(shown))
@@ -184,5 +184,6 @@ def describe(state: State) -> dict[str, object]:
         "held_responses": len(state.held),
         "tools": {c.call_id: f"{c.name} {c.phase}, attempt {c.attempt}" for c in state.tools.values()},
         "turns": state.turns,
+        "forked_from": f"{state.origin[0]} after fact {state.origin[1]}" if state.origin else "none",
         "conversation": [f"{item.author}: {item.text or item.name}" for item in state.conversation()],
     }

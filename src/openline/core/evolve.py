@@ -42,6 +42,10 @@ def _session_started(state: State, fact: f.SessionStarted, now: Now) -> None:
     state.created_ms = now.wall_ms
 
 
+def _session_forked(state: State, fact: f.SessionForked, now: Now) -> None:
+    state.origin, state.forked_after = (fact.parent, fact.parent_seq), fact.last_item
+
+
 def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
     assert fact.epoch > state.epoch, "epochs never go back"
     state.epoch, state.node = fact.epoch, fact.node
@@ -212,7 +216,8 @@ def _turn_abandoned(state: State, fact: f.TurnAbandoned, now: Now) -> None:
 def _put_item(state: State, item: Item, previous: ItemId | None) -> None:
     assert item.id not in state.entries, "an item id names one item"
     state.entries[item.id] = Entry(item)
-    state.order.insert(state.place_of(previous) + 1 if previous else 0, item.id)
+    is_first = previous == state.forked_after  # None in both: the root of a conversation that is no fork.
+    state.order.insert(0 if is_first else state.place_of(previous) + 1, item.id)
 
 
 def _item_created(state: State, fact: f.ItemCreated, now: Now) -> None:
@@ -418,6 +423,7 @@ def _input_cleared(state: State, fact: f.InputCleared, now: Now) -> None:
 
 _EVOLVE: dict[type[f.Fact], Callable[..., None]] = {
     f.SessionStarted: _session_started,
+    f.SessionForked: _session_forked,
     f.SessionOwned: _session_owned,
     f.SessionUpdated: _session_updated,
     f.SessionParked: _session_parked,

@@ -22,7 +22,7 @@ from openline.core.model import (
     SessionConfig,
     Usage,
 )
-from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, SessionId, TurnId
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 
 FactClass = Literal["commit", "effect", "note"]
 
@@ -57,6 +57,20 @@ class SessionOwned(Fact):
     TYPE: ClassVar[str] = "openline.session.owned"
     epoch: Epoch
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionForked(Fact):
+    """The conversation goes on from that of ``parent`` as it was after its fact ``parent_seq``.
+
+    By reference: the items stay in the parent's log alone. ``last_item``: the last of them, None for none.
+    """
+
+    TYPE: ClassVar[str] = "openline.session.forked"
+    CLASS: ClassVar[FactClass] = "note"
+    parent: SessionId
+    parent_seq: Seq
+    last_item: ItemId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,6 +475,7 @@ ALL_FACTS: tuple[type[Fact], ...] = (
     SegmentRecorded,
     MediaDropped,
     SilenceExceeded,
+    SessionForked,
 )
 FACTS: dict[str, type[Fact]] = {kind.TYPE: kind for kind in ALL_FACTS}
 """Every fact by its name. Append only: logs of every release hold these names."""

@@ -21,14 +21,18 @@ from openline.core.model import (
     SessionConfig,
     Usage,
 )
-from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, SessionId, TurnId
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 
 # ------------------------------------------------------------------------------------------- ownership
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """A new session, owned by ``node`` under ``epoch``. First input of every log, exactly once."""
+    """A new session, owned by ``node`` under ``epoch``. First input of every log, exactly once.
+
+    ``parent`` not empty: a fork, whose conversation goes on from the parent's as it was after its fact
+    ``parent_seq``, with ``parent_item`` the last item there.
+    """
 
     session: SessionId
     tenant: str
@@ -39,6 +43,9 @@ class OpenSession:
     prepares_replies: bool = False
     recorded: bool = True
     version: int = 1
+    parent: SessionId = SessionId("")
+    parent_seq: Seq = Seq(0)
+    parent_item: ItemId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,7 @@ class CancelResponse:
 
     response_id: ResponseId | None = None
     cuts: tuple[Cut, ...] = ()
-    reason: Literal["client_cancelled", "turn_detected"] = "client_cancelled"
+    reason: Literal["client_cancelled", "turn_detected", "steered"] = "client_cancelled"
     conn: ConnectionId = ConnectionId("")
     command: str = ""
 

@@ -21,7 +21,7 @@ def create_item(draft: Draft, input_: i.CreateItem) -> None:
         return
     previous = state.last_item_id()
     if input_.previous == "root":
-        previous = None
+        previous = state.forked_after  # What is inherited stays in front.
     elif input_.previous is not None:
         if input_.previous not in state.entries:
             message = f"Error creating item: the previous item with id '{input_.previous}' does not exist."

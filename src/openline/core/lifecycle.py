@@ -50,6 +50,8 @@ def open_session(draft: Draft, input_: i.OpenSession) -> None:
             input_.version,
         )
     )
+    if input_.parent:
+        draft.fact(f.SessionForked(input_.parent, input_.parent_seq, input_.parent_item))
     draft.fact(f.SessionOwned(input_.epoch, input_.node))
 
 

@@ -18,9 +18,10 @@ from openline.core import inputs as i
 from openline.core import items, lifecycle, responses, turns
 from openline.core.draft import Draft
 from openline.core.evolve import evolve
+from openline.core.model import Item
 from openline.core.state import State
 from openline.errors import IllegalTransition, ReplayMismatch
-from openline.types import ConnectionId, Now, Seq
+from openline.types import ConnectionId, Now, Seq, SessionId
 
 
 class Step(NamedTuple):  # no dataclass: one is made for every input, and this costs a third
@@ -132,9 +133,13 @@ class Session:
         return command in self.state.commands
 
     @classmethod
-    def rebuild(cls, steps: Iterable[StoredStep]) -> Session:
-        """The session that wrote ``steps``: the fold of their facts."""
+    def rebuild(cls, steps: Iterable[StoredStep], inherited: tuple[Item, ...] = ()) -> Session:
+        """The session that wrote ``steps``: the fold of their facts.
+
+        ``inherited``: for a fork, the conversation at its origin (``conversation_at``).
+        """
         session = cls()
+        session.state.inherited = inherited
         for step in steps:
             for fact in step.facts:
                 evolve(session.state, fact, step.now)
@@ -176,6 +181,23 @@ class Session:
                     seq=first_seq,
                 )
         return session, count
+
+
+def origin_of(steps: Sequence[StoredStep]) -> tuple[SessionId, Seq] | None:
+    """Where a fork goes on from: a session, and after which of its facts. None: it is no fork."""
+    facts = (fact for step in steps for fact in step.facts)
+    return next(((fact.parent, fact.parent_seq) for fact in facts if isinstance(fact, f.SessionForked)), None)
+
+
+def conversation_at(
+    steps: Iterable[StoredStep], seq: Seq, inherited: tuple[Item, ...] = ()
+) -> tuple[Item, ...]:
+    """The conversation as it was after fact ``seq`` of this log: what a fork from there inherits."""
+    state = State(inherited=inherited)
+    for step in steps:
+        for fact in step.facts[: seq - state.seq]:
+            evolve(state, fact, step.now)
+    return state.conversation()
 
 
 def _failure(error: Exception, stored: StoredStep, first_seq: int) -> str:

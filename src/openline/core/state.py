@@ -185,6 +185,12 @@ class State:
     """Replies to tool results since the last turn: the bound on a model that calls for ever."""
     has_spoken: bool = False
     turns: int = 0
+    origin: tuple[SessionId, Seq] | None = None
+    """Of a fork: the session it goes on from, and after which of its facts."""
+    forked_after: ItemId | None = None
+    inherited: tuple[Item, ...] = ()
+    """Of a fork: the conversation at its origin. The one thing here that is not from the session's own facts:
+    whoever rebuilds it reads it there. No decision looks at it, so that a log replays without its parent's."""
 
     # -- reading
 
@@ -212,12 +218,20 @@ class State:
         return False
 
     def last_item_id(self) -> ItemId | None:
-        return self.order[-1] if self.order else None
+        return self.order[-1] if self.order else self.forked_after
 
     def is_taken(self, item_id: ItemId) -> bool:
         """The id names an item, or was told to clients as that of one to come."""
         coming = self.turn is not None and self.turn.item_id == item_id
-        return coming or item_id in self.entries or item_id in self.untranscribed
+        known = item_id in self.entries or item_id in self.untranscribed
+        return coming or known or item_id == self.forked_after
+
+    def item(self, item_id: ItemId) -> Item | None:
+        """The item as heard, an inherited one too; for readers only."""
+        entry = self.entries.get(item_id)
+        if entry is not None:
+            return entry.as_heard()
+        return next((item for item in self.inherited if item.id == item_id), None)
 
     def is_call(self, call_id: CallId) -> bool:
         """A call of this id is known, or is being made."""
@@ -228,9 +242,9 @@ class State:
 
     def previous_of(self, item_id: ItemId) -> ItemId | None:
         place = self.place_of(item_id)
-        return self.order[place - 1] if place else None
+        return self.order[place - 1] if place else self.forked_after
 
-    def place_of(self, item_id: ItemId) -> int:
+    def place_of(self, item_id: ItemId | None) -> int:
         """Its index in ``order``. Sought from the end: it is nearly always among the last of a long call."""
         order = self.order
         for place in range(len(order) - 1, -1, -1):
@@ -253,7 +267,7 @@ class State:
     def conversation(self) -> tuple[Item, ...]:
         """Every finished item, as heard: what a new link is given. A call that was cut is none."""
         items = (self.entries[item_id].as_heard() for item_id in self.order)
-        return tuple(
+        return self.inherited + tuple(
             item
             for item in items
             if item.status == "completed" or (item.type == "message" and item.status == "incomplete")

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.model import Limits, SessionConfig
-from openline.core.session import Session, StoredStep
-from openline.errors import ClientProtocolError, LogConflict, LogUnavailable, SessionNotFound
+from openline.core.model import Item, Limits, SessionConfig
+from openline.core.session import Session, StoredStep, conversation_at, origin_of
+from openline.errors import ClientProtocolError, LogConflict, LogCorrupt, LogUnavailable, SessionNotFound
 from openline.ports import Clock, LinkFactory, Recorder, Segment, SessionLog, SpoolFile, StepCodec
 from openline.runtime.agentport import AgentPort
 from openline.runtime.deliveries import Deliveries, handled_to
@@ -34,6 +34,10 @@ SESSION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 WAKEUP_EVERY_S = 5.0
 PRUNE_EVERY_S = 600.0
 READ_BATCH = 2_000
+LINEAGE_MAX = 256
+"""Forks of forks that are followed. Each reads a log; a client that branches deeper starts a new chain."""
+FORKS = "forks"
+"""Where the store keeps which sessions go on from one: while there are any, that one may not be deleted."""
 DRAIN_POLL_S = 0.05
 
 
@@ -99,6 +103,7 @@ class Gateway:
         self._opening: dict[SessionId, asyncio.Task[SessionDriver]] = {}
         self._deliveries: dict[SessionId, Deliveries] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._forking = asyncio.Lock()
         self.opened = 0
         self.lag = LoopLag(lambda: clock.now().mono_ns / 1e9)
         self.relieved: set[Callable[[], None]] = set()
@@ -182,17 +187,32 @@ class Gateway:
         return SessionId(self._new_id())
 
     async def create(
-        self, tenant: str, config: SessionConfig, session: SessionId | None = None
+        self,
+        tenant: str,
+        config: SessionConfig,
+        session: SessionId | None = None,
+        origin: tuple[SessionId, Seq] | None = None,
     ) -> SessionDriver:
-        """A new session, owned here. Raises ClientProtocolError when this node is full or draining."""
+        """A new session, owned here. Raises ClientProtocolError when this node is full or draining.
+
+        ``origin``: a fork of that session as it was after that fact; nothing is copied. Raises
+        SessionNotFound when it is not there or another tenant's.
+        """
         self._admit()
         session = session or self.new_session_id()
-        return await self._once(session, self._create(tenant, config, session))
+        return await self._once(session, self._create(tenant, config, session, origin))
 
-    async def _create(self, tenant: str, config: SessionConfig, session: SessionId) -> SessionDriver:
+    async def _create(
+        self, tenant: str, config: SessionConfig, session: SessionId, origin: tuple[SessionId, Seq] | None
+    ) -> SessionDriver:
+        blank = Session()
+        blank.state.inherited = inherited = await self.conversation_at(origin, tenant)
         epoch, _ = await self.store.acquire(session, self.settings.node, tenant=tenant, create=True)
+        if origin is not None:
+            await self._note_fork(origin[0], session)
         limits, agent = self.settings.limits, self.agent
-        driver = self._drive(Session(), session, Seq(0))
+        parent, parent_seq = origin or (SessionId(""), Seq(0))
+        driver = self._drive(blank, session, Seq(0))
         driver.offer(
             i.OpenSession(
                 session,
@@ -203,10 +223,73 @@ class Gateway:
                 limits,
                 agent.prepares_replies,
                 driver.recorder is not None,
+                parent=parent,
+                parent_seq=parent_seq,
+                parent_item=inherited[-1].id if inherited else None,
             )
         )
         self.opened += 1
         return driver
+
+    async def conversation_at(self, origin: tuple[SessionId, Seq] | None, tenant: str) -> tuple[Item, ...]:
+        """The conversation of a session as it was after a fact, through as many forks as lead there; none at None.
+
+        Raises SessionNotFound for a log that is gone or another tenant's, LogCorrupt for a circle.
+        """
+        lineage: list[tuple[list[StoredStep], Seq]] = []
+        while origin is not None:
+            session, seq = origin
+            if len(lineage) == LINEAGE_MAX:
+                raise LogCorrupt(f"session {session}: expected at most {LINEAGE_MAX} forks of forks.")
+            if (await self.store.session(session)).tenant != tenant:
+                raise SessionNotFound(f"No session '{session}'.")
+            steps = await self.read_steps(session)
+            lineage.append((steps, seq))
+            origin = origin_of(steps)
+        items: tuple[Item, ...] = ()
+        for steps, seq in reversed(lineage):
+            items = conversation_at(steps, seq, items)
+        return items
+
+    async def _note_fork(self, parent: SessionId, child: SessionId) -> None:
+        """Before the fork's first fact: a crash between the two leaves a name too many, never one too few."""
+        async with self._forking:
+            known = await self.store.get_value(FORKS, parent)
+            children = known.decode().split(" ") if known else []
+            await self.store.put_value(FORKS, parent, " ".join((*children, child)).encode())
+
+    async def delete(self, session: SessionId, *, tenant: str) -> None:
+        """Forget a session that is over or parked: its log and its rows.
+
+        Raises SessionNotFound, and ClientProtocolError when it is being used here or when a fork of it, whose
+        conversation begins in its log, is still there: delete that first.
+        """
+        if (await self.store.session(session)).tenant != tenant:
+            raise SessionNotFound(f"No session '{session}'.")
+        if session in self.drivers:
+            raise ClientProtocolError(f"Session '{session}' is in use.", code="session_in_use")
+        async with self._forking:
+            known = await self.store.get_value(FORKS, session)
+            for child in known.decode().split(" ") if known else []:
+                if await self._exists(SessionId(child)):
+                    message = (
+                        f"Session '{child}' is a fork of '{session}' and needs its log; delete it first."
+                    )
+                    raise ClientProtocolError(message, code="session_has_forks")
+            await self.store.delete_session(session)
+
+    async def _exists(self, session: SessionId) -> bool:
+        try:
+            await self.store.session(session)
+        except SessionNotFound:
+            return False
+        return True
+
+    async def stored(self, session: SessionId) -> tuple[Session, list[StoredStep]]:
+        """A session as its log has it, and that log; nothing is taken over. Raises SessionNotFound, LogCorrupt."""
+        row = await self.store.session(session)
+        steps = await self.read_steps(session)
+        return Session.rebuild(steps, await self.conversation_at(origin_of(steps), row.tenant)), steps
 
     async def attach_or_create(
         self, tenant: str, session: SessionId, config: SessionConfig
@@ -244,9 +327,8 @@ class Gateway:
         row = await self.store.session(session)
         if tenant is not None and row.tenant != tenant:
             raise SessionNotFound(f"No session '{session}'.")
-        steps = await self.read_steps(session)
+        rebuilt, steps = await self.stored(session)
         epoch, last_seq = await self.store.acquire(session, self.settings.node, tenant=row.tenant)
-        rebuilt = Session.rebuild(steps)
         if rebuilt.state.seq != last_seq:
             raise LogConflict(f"session {session}: another owner wrote while it was being read; try again.")
         done_to = await handled_to(self.store, session)

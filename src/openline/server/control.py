@@ -15,7 +15,6 @@ import msgspec
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.model import Item, ResponseRequest
-from openline.core.session import Session
 from openline.core.state import State
 from openline.errors import ClientProtocolError, LogError, OpenlineError, SessionEnded, SessionNotFound
 from openline.ports import SessionLog, SessionRow, StepRecord
@@ -142,8 +141,7 @@ class ControlApi:
         if driver is not None:
             state = driver.session.state
         else:
-            await self._gateway.store.session(session)
-            state = Session.rebuild(await self._gateway.read_steps(session)).state
+            state = (await self._gateway.stored(session))[0].state
         if tenant is not None and state.tenant != tenant:
             raise SessionNotFound(f"No session '{session}'.")
         return state
@@ -335,16 +333,17 @@ def describe(state: State, row: SessionRow) -> dict[str, object]:
         "model": state.config.model,
         "modality": state.config.modality,
         "recorded": state.is_recorded,
+        "forked_from": None if state.origin is None else {"session": state.origin[0], "seq": state.origin[1]},
     }
 
 
 def transcript_line(state: State, item: Item) -> dict[str, object]:
     """An item as it was heard, with its author and how that is known."""
-    entry = state.entries[item.id]
+    entry = state.entries.get(item.id)  # None: inherited by a fork; how it was heard is in its own log.
     line: dict[str, object] = {"author": item.author, **item_object(item)}
     audio = item.content[0].audio if item.content else None
     if audio is not None:
         line["audio_start_ms"], line["audio_end_ms"] = audio.start_ms, audio.end_ms
-    if entry.source:
+    if entry is not None and entry.source:
         line["heard"] = {"audio_end_ms": entry.heard_ms, "of_ms": entry.audio_ms, "source": entry.source}
     return line

@@ -420,14 +420,10 @@ class RealtimeConnection:
         )
 
     def _create_response(self, driver: SessionDriver, event: c.CreateResponse) -> None:
-        entries = driver.session.state.entries
-
-        def look_up(item_id: ItemId) -> Item | None:
-            entry = entries.get(item_id)
-            return entry.as_heard() if entry is not None else None
-
         strict = self._view is not None and self._view.strict
-        request = to_request(event.response, look_up, strict=strict, event_id=event.event_id)
+        request = to_request(
+            event.response, driver.session.state.item, strict=strict, event_id=event.event_id
+        )
         driver.offer(i.CreateResponse(request, self.conn, event.event_id or ""))
 
     def _cancel(self, driver: SessionDriver, event: c.CancelResponse) -> None:
@@ -446,13 +442,12 @@ class RealtimeConnection:
         driver.offer(i.EndSession(event.reason or "client", self.conn, event.event_id or "", cuts))
 
     def _retrieve(self, driver: SessionDriver, event: c.RetrieveItem) -> None:
-        entry = driver.session.state.entries.get(ItemId(event.item_id))
-        if entry is None:
+        item = driver.session.state.item(ItemId(event.item_id))
+        if item is None:
             message = f"Error retrieving item: the item with id '{event.item_id}' does not exist."
             raise ClientProtocolError(
                 message, code="item_retrieve_invalid_item_id", param="item_id", event_id=event.event_id
             )
-        item = entry.as_heard()
         audio = item.content[0].audio if item.content else None
         if audio is None:
             self._send_retrieved(item, b"")

@@ -3,7 +3,7 @@
 ``make_passing`` (``store: false``) asks the model and remembers the conversation for as long as the
 connection does; nothing of it reaches the log. ``StoredResponses`` (``store: true``) drives a session: one
 chain is one session, its input items and responses are facts, and a voice client may take it over.
-A fork is a new session; the shared prefix is copied into it.
+A fork is a new session whose conversation begins in its parent's log, by reference.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import msgspec
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.facts import Fact
-from openline.core.model import Item, Part, Problem, Usage
-from openline.core.session import Session, StoredStep
+from openline.core.model import Item, Part, Problem, SessionConfig, Usage
+from openline.core.session import StoredStep
 from openline.errors import ClientProtocolError, LinkRejected, OpenlineError, SessionNotFound
 from openline.ports import LanguageModel, ModelDone, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
 from openline.runtime.driver import SessionDriver
@@ -42,11 +42,20 @@ ATTACHED_MAX = 32
 Emit = Callable[[Event], None]
 
 
+class _Row(msgspec.Struct):
+    """Under a response's id in ``SPACE``."""
+
+    session: SessionId
+    last: str
+    seq: Seq
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A response that can be continued. ``session``: where it is stored, or None: then ``items`` is all of it.
 
-    ``chain`` names the conversation to the model. ``last``: the session's last item when it ended.
+    ``chain`` names the conversation to the model. ``seq``, ``last``: the session's last fact and item when
+    it ended: where a fork goes on from.
     """
 
     response_id: str
@@ -54,6 +63,7 @@ class Held:
     items: tuple[Item, ...] = ()
     session: SessionId | None = None
     last: str = ""
+    seq: Seq = Seq(0)
 
 
 @dataclass(slots=True)
@@ -399,9 +409,8 @@ class StoredResponses:
         value = await self._gateway.store.get_value(SPACE, self._key(response_id))
         if value is None:
             return None
-        row = msgspec.json.decode(value, type=dict[str, str])
-        session = SessionId(row["session"])
-        return Held(response_id, session, session=session, last=row["last"])
+        row = msgspec.json.decode(value, type=_Row)
+        return Held(response_id, row.session, session=row.session, last=row.last, seq=row.seq)
 
     def _key(self, response_id: str) -> str:
         return f"{self._tenant}/{response_id}"
@@ -409,19 +418,10 @@ class StoredResponses:
     async def context(self, held: Held) -> tuple[Item, ...]:
         """The conversation up to a stored response. Raises ClientProtocolError when it is no longer there."""
         assert held.session is not None
-        driver = self._gateway.drivers.get(held.session)
         try:
-            steps: list[StoredStep] = [] if driver else await self._gateway.read_steps(held.session)
+            return await self._gateway.conversation_at((held.session, held.seq), self._tenant)
         except SessionNotFound:
             raise wire.not_found(held.response_id) from None
-        state = driver.session.state if driver else Session.rebuild(steps).state
-        items = state.conversation()
-        ids = [item.id for item in items]
-        if not held.last:
-            return ()
-        if held.last not in ids:
-            raise wire.not_found(held.response_id)
-        return items[: ids.index(ItemId(held.last)) + 1]
 
     async def make(self, asked: Create, parent: Held | None, emit: Emit, running: Running) -> Held | None:
         """Make one response in its session; what can be continued, or None when it failed or was cancelled."""
@@ -456,10 +456,9 @@ class StoredResponses:
 
     async def _keep(self, response_id: str, driver: SessionDriver) -> Held:
         state = driver.session.state
-        last = state.last_item_id() or ""
-        row = msgspec.json.encode({"session": state.session, "last": last})
-        await self._gateway.store.put_value(SPACE, self._key(response_id), row)
-        return Held(response_id, state.session, session=state.session, last=last)
+        row = _Row(state.session, state.last_item_id() or "", state.seq)
+        await self._gateway.store.put_value(SPACE, self._key(response_id), msgspec.json.encode(row))
+        return Held(response_id, row.session, session=row.session, last=row.last, seq=row.seq)
 
     async def _texter(self, asked: Create, parent: Held | None) -> Texter:
         """Attached to the session to go on in: the parent's, or a new one with its items."""
@@ -469,27 +468,30 @@ class StoredResponses:
         if parent.session is None:
             message = "A stored response cannot continue one that was not stored; send the whole input."
             raise ClientProtocolError(message, code=wire.NOT_FOUND, param="previous_response_id")
-        prefix = await self.context(parent)
         texter = self._attached.get(parent.session)
         if texter is None or texter.is_gone:
             try:
                 driver = await self._gateway.load(parent.session, tenant=self._tenant)
             except SessionNotFound:
                 raise wire.not_found(parent.response_id) from None
-            if not _goes_on(driver, parent):
-                driver = await self._gateway.create(self._tenant, config)
-                return self._attach(driver, prefix)
-            return self._attach(driver)
+            goes_on = _goes_on(driver, parent)
+            return self._attach(driver) if goes_on else await self._fork(parent, config)
         if parent.session in self._busy or not _goes_on(texter.driver, parent):
-            return self._attach(await self._gateway.create(self._tenant, config), prefix)
+            return await self._fork(parent, config)
         self._attached.move_to_end(parent.session)
         return texter
 
-    def _attach(self, driver: SessionDriver, prefix: Sequence[Item] = ()) -> Texter:
+    async def _fork(self, parent: Held, config: SessionConfig) -> Texter:
+        assert parent.session is not None
+        try:
+            driver = await self._gateway.create(self._tenant, config, origin=(parent.session, parent.seq))
+        except SessionNotFound:
+            raise wire.not_found(parent.response_id) from None
+        return self._attach(driver)
+
+    def _attach(self, driver: SessionDriver) -> Texter:
         texter = Texter(driver, lambda: now_s(self._gateway))
         texter.attach()
-        for item in prefix:
-            driver.offer(i.CreateItem(replace(item, turn_id=None)))
         self._attached[driver.session.state.session] = texter
         for session in [s for s in self._attached if s not in self._busy][
             : len(self._attached) - ATTACHED_MAX

@@ -355,6 +355,7 @@ _ALL: Final = _fields_but()
 _OWN: Final[dict[type[Fact], Callable[[Fact, View], JsonObject]]] = {
     # The configuration was in session.created already; the tenant is the operator's word.
     f.SessionStarted: _fields_but("config", "tenant", "prepares_replies", "version"),
+    f.SessionForked: _ALL,
     f.SessionOwned: _ALL,
     f.SessionParked: _ALL,
     f.SessionEnded: _ALL,

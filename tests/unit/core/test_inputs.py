@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openline.core import inputs as i
 from openline.core.model import AudioRange, Limits, ResponseRequest, SessionConfig, Usage
-from openline.types import ConnectionId, Epoch, ItemId, ResponseId, SessionId
+from openline.types import ConnectionId, Epoch, ItemId, ResponseId, Seq, SessionId
 
 NAMES = """
     OpenSession TakeOwnership Attach Detach EndSession TimePassed UpdateConfig CreateItem DeleteItem TruncateItem
@@ -21,9 +21,10 @@ def test_names_under_which_inputs_are_stored_stay() -> None:
 
 def test_defaults() -> None:
     conn, nobody = ConnectionId("caller"), ConnectionId("")
+    nobody_yet = SessionId("")
     config, audio, request = SessionConfig(), AudioRange(0, 2_400), ResponseRequest()
     assert i.OpenSession(SessionId("s"), "t", Epoch(1), "n", config) == i.OpenSession(
-        SessionId("s"), "t", Epoch(1), "n", config, Limits(), False, True, 1
+        SessionId("s"), "t", Epoch(1), "n", config, Limits(), False, True, 1, nobody_yet, Seq(0), None
     )
     assert i.TakeOwnership(Epoch(2), "n").recorded_until == 0
     assert i.Attach(conn) == i.Attach(conn, "speaker", False, False, False, 500, "", "")

@@ -1,0 +1,181 @@
+"""Stored chains of ``/v1/responses``: sessions across sockets and restarts, forks by reference, whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import websockets
+
+from integration.gateway import stories
+from integration.responses_line import client_of, gateway, socket_of, text_of
+from openline import bootstrap
+from openline.core.model import SessionConfig
+from openline.errors import ClientProtocolError, SessionNotFound
+from openline.server.responses_makers import StoredResponses
+from openline.types import Seq
+
+
+def test_a_stored_chain_is_one_session_across_sockets_and_restarts(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started:
+            async with socket_of(started) as line:
+                one = (await line.ask(input="one"))["response"]["id"]
+            async with socket_of(started) as line:
+                two = (await line.ask(input="two", previous_response_id=one))["response"]["id"]
+        async with gateway(data) as started:
+            three = await client_of(started).responses.create(
+                model="m", input="three", previous_response_id=two
+            )
+            assert three.output_text == "5: three"
+            sessions = await started.store.sessions()
+            assert len(sessions) == 1
+        (story_,) = stories(data).values()
+        assert len(story_.of("response.done")) == 3 and story_.status == "parked"
+        assert len(story_.of("openline.turn.committed")) == 3
+
+    asyncio.run(story())
+
+
+def test_a_fork_of_a_stored_chain_is_a_session_of_its_own(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            two = await line.ask(input="two", previous_response_id=one)
+            fork = await line.ask(input="other", previous_response_id=one)
+            assert (text_of(two), text_of(fork)) == ("3: two", "3: other")
+            again = await line.ask(input="on", previous_response_id=fork["response"]["id"])
+            assert text_of(again) == "5: on"
+        turns = [
+            [fact.text for fact in told.of("openline.turn.committed")] for told in stories(data).values()
+        ]
+        assert sorted(turns) == [["one", "two"], ["other", "on"]], "what is inherited is no new turn"
+
+    asyncio.run(story())
+
+
+def test_a_fork_refers_to_its_parent_and_copies_nothing(tmp_path: Path) -> None:
+    """Not one item of the shared prefix is in the fork's log; after a restart it is read where it is."""
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            await line.ask(input="two", previous_response_id=one)
+            first = (await line.ask(input="other", previous_response_id=one))["response"]["id"]
+            await line.ask(input="on", previous_response_id=first)
+            second = (await line.ask(input="deep", previous_response_id=first))["response"]["id"]
+        told = {
+            str(story_.of("openline.turn.committed")[0].text): name for name, story_ in stories(data).items()
+        }
+        facts = {text: stories(data)[name].of("openline.session.forked") for text, name in told.items()}
+        assert not facts["one"]
+        assert [fact.parent for text in ("other", "deep") for fact in facts[text]] == [
+            told["one"],
+            told["other"],
+        ]
+        items = stories(data)[told["other"]].of("conversation.item.created")
+        assert [item.item.text for item in items] == ["other", "on"]
+        reader = bootstrap.read_data(data)
+        shown = bootstrap.stored_transcript(reader, told["deep"])
+        lines: Any = shown["items"]
+        assert [item["content"][0]["text"] for item in lines] == [
+            "one", "1: one", "other", "3: other", "deep", "5: deep",
+        ]  # fmt: skip
+        state: Any = bootstrap.stored_session(reader, told["deep"])
+        assert state["forked_from"]["session"] == told["other"]
+        reader.close()
+        async with gateway(data) as started:
+            third = await client_of(started).responses.create(
+                model="m", input="on", previous_response_id=second
+            )
+            assert third.output_text == "7: on"
+            with pytest.raises(ClientProtocolError, match="fork"):
+                await started.gateway.delete(told["one"], tenant="default")
+            with pytest.raises(SessionNotFound):
+                await started.gateway.delete(told["one"], tenant="other")
+            with pytest.raises(SessionNotFound):
+                await started.gateway.create("other", SessionConfig(), origin=(told["one"], Seq(5)))
+            while told["deep"] in started.gateway.drivers:
+                await asyncio.sleep(0.02)
+            for text in ("deep", "other", "one"):
+                await started.gateway.delete(told[text], tenant="default")
+            assert not await started.store.sessions()
+
+    asyncio.run(story())
+
+
+def test_nothing_that_was_not_to_be_stored_is_in_the_log(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started:
+            async with socket_of(started) as line:
+                one = await line.ask(input="a xylophone", store=False)
+                refused = await line.ask(input="x", previous_response_id=one["response"]["id"], store=True)
+                assert refused["error"]["code"] == "previous_response_not_found"
+            await client_of(started).responses.create(model="m", input="a xylophone", store=False)
+            stored = (await client_of(started).responses.create(model="m", input="open")).id
+            async with socket_of(started) as line:
+                end = await line.ask(input="a xylophone", store=False, previous_response_id=stored)
+                assert text_of(end) == "3: a xylophone"
+
+    asyncio.run(story())
+    assert b"open" in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
+    assert b"xylophone" not in b"".join(path.read_bytes() for path in data.rglob("*") if path.is_file())
+
+
+def test_a_voice_client_takes_a_stored_chain_over_and_the_old_response_then_forks(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+
+    async def story() -> None:
+        async with gateway(data) as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            (row,) = await started.store.sessions()
+            assert one.startswith(f"resp_{row.session.removeprefix('sess_')}_"), (
+                "a response names its session"
+            )
+            extra = {"session_id": row.session}
+            async with client_of(started).realtime.connect(model="m", extra_query=extra) as voice:
+                content: Any = [{"type": "input_text", "text": "two"}]
+                await voice.conversation.item.create(
+                    item={"type": "message", "role": "user", "content": content}
+                )
+                await voice.response.create(response={"output_modalities": ["text"], "tools": []})
+                async for event in voice:
+                    if event.type == "response.output_text.done":
+                        assert event.text == "3: two"
+                    if event.type == "response.done":
+                        break
+                seen = await line.ask(input="other", previous_response_id=one)
+                assert text_of(seen) == "3: other", "the call went on: this is a fork of what was before it"
+        assert len(stories(data)) == 2
+
+    asyncio.run(story())
+
+
+def test_a_response_of_another_tenant_is_not_found(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "t") as started, socket_of(started) as line:
+            one = (await line.ask(input="one"))["response"]["id"]
+            for tenant, is_found in (("default", True), ("other", False)):
+                chains = StoredResponses(started.gateway, tenant)
+                assert (await chains.find(one) is not None) is is_found
+                assert (await chains.read(one) is not None) is is_found
+        keys = {"one": "sk-one-0123456789", "two": "sk-two-0123456789"}
+        async with gateway(tmp_path / "d", api_keys=keys) as started:
+            with pytest.raises(openai.AuthenticationError):
+                await client_of(started, "wrong").responses.create(model="m", input="x")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                async with socket_of(started, "wrong"):
+                    pass
+            assert refused.value.response.status_code == 401
+
+    asyncio.run(story())
