@@ -38,6 +38,9 @@ SLACK = 4.0
 WALL_FACTOR = 20.0
 """Wall seconds for each CPU second allowed. A mutant is judged by its CPU time, so that a busy machine calls no
 slow run a killed one; this bound ends one that waits for what never comes."""
+FIRST_TESTS = 8
+"""Tests that a mutant meets first, those that killed most so far: most mutants die here, and collecting a few files
+is cheaper than collecting all that ever ran the function."""
 
 
 @dataclass
@@ -145,6 +148,7 @@ def in_child(root: Path, report: Path, work: Callable[[], dict[str, object]]) ->
         quiet = os.open(f"{report}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
+        os.environ["OPENLINE_FIGURE_PATIENCE"] = "100"  # CPU time is the limit here, see WALL_FACTOR
         os.chdir(root)
         sys.path[:0] = [str(root / "src")]
         found = work()
@@ -252,7 +256,7 @@ class Pool:
         self.root, self.baseline, self.names, self.jobs = root, baseline, names, max(1, jobs)
         self.kills: Counter[str] = Counter()
         self.started = 0
-        self.running: dict[int, tuple[Mutant, Path, float, float]] = {}
+        self.running: dict[int, tuple[Mutant, Path, float, float, bool]] = {}
         self.folder = tempfile.TemporaryDirectory(prefix="openline-mutants-")
 
     def __enter__(self) -> Pool:
@@ -269,16 +273,19 @@ class Pool:
             self.kills[outcome.by] += 1
 
     def run(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, Outcome]]:
-        waiting = list(reversed(mutants))
+        waiting = [(mutant, False) for mutant in reversed(mutants)]
         while waiting or self.running:
             while waiting and len(self.running) < self.jobs:
-                mutant = waiting.pop()
+                mutant, is_second = waiting.pop()
                 tests = self.tests_for(mutant)
                 if not tests:
                     yield mutant, Outcome("not covered")
                 else:
-                    self.start(mutant, tests)
-            for mutant, outcome in self.finished():
+                    self.start(mutant, tests if is_second else tests[:FIRST_TESTS], len(tests))
+            for mutant, outcome, is_partial in self.finished():
+                if is_partial and outcome.how == "survived":
+                    waiting.append((mutant, True))
+                    continue
                 self.learn(outcome)
                 yield mutant, outcome
             time.sleep(0.005)
@@ -295,7 +302,8 @@ class Pool:
     def text_of(self, mutant: Mutant) -> str:
         return (self.root / "src" / "openline" / mutant.path).read_text()
 
-    def start(self, mutant: Mutant, tests: list[str]) -> None:
+    def start(self, mutant: Mutant, tests: list[str], of: int) -> None:
+        """Run ``tests``, which are some or all ``of`` those that could notice."""
         self.started += 1
         report = Path(self.folder.name) / f"{self.started}.json"
         path = self.root / "src" / "openline" / mutant.path
@@ -312,20 +320,21 @@ class Pool:
         allowed = GRACE_S + SLACK * sum(self.baseline.seconds.get(name, 0.0) for name in tests)
         pid = in_child(self.root, report, lambda: limited(math.ceil(allowed), work))
         began = time.monotonic()
-        self.running[pid] = (mutant, report, began, began + WALL_FACTOR * allowed)
+        self.running[pid] = (mutant, report, began, began + WALL_FACTOR * allowed, len(tests) < of)
 
-    def finished(self) -> Iterator[tuple[Mutant, Outcome]]:
-        for pid, (mutant, report, began, deadline) in list(self.running.items()):
+    def finished(self) -> Iterator[tuple[Mutant, Outcome, bool]]:
+        """Mutants with their outcome; True if there are tests that it has not met."""
+        for pid, (mutant, report, began, deadline, is_partial) in list(self.running.items()):
             took = time.monotonic() - began
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 del self.running[pid]
                 is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
-                yield mutant, Outcome("timeout", "", took) if is_late else verdict(report, took)
+                yield mutant, Outcome("timeout", "", took) if is_late else verdict(report, took), is_partial
             elif time.monotonic() > deadline:
                 del self.running[pid]
                 end(pid)
-                yield mutant, Outcome("timeout", "", took)
+                yield mutant, Outcome("timeout", "", took), is_partial
 
 
 def limited(cpu_s: int, work: Callable[[], dict[str, object]]) -> dict[str, object]:
