@@ -26,9 +26,11 @@ logger = logging.getLogger(__name__)
 
 BATCH_MAX = 2048
 """Entries in one transaction: bounds how long a commit takes (about 10 ms at 300 bytes)."""
-ROWS_PER_STATEMENT = (64, 16, 4, 1)
-"""Rows inserted by one statement. SQLite is called without the GIL, and getting it back costs up to a
-switch interval while the loop is busy: 64 rows by one call instead of 64 calls."""
+ROWS_PER_STATEMENT = 32
+"""Rows inserted by one statement, at most. SQLite is called without the GIL, and each call that comes back takes
+it from the loop: up to a switch interval for the writer, a change of threads for every call. So a commit is as
+few calls as can be, mostly one: an INSERT that begins, writes and commits by itself. 32: there is a prepared
+statement for each number of rows, and an ordinary commit of 300 calls has five."""
 FULL_RETRY_SECONDS = (0.05, 0.25)
 """Waits before the two retries on a full disk: enough for recording to stop and old files to go."""
 RESTORE_SECONDS = 5.0
@@ -75,6 +77,8 @@ class _Head:
     epoch: int
     last_seq: int
     tenant: str
+    status: str
+    wake_at_ms: int
 
 
 Entry = StepRecord | Job
@@ -111,10 +115,11 @@ class Transaction:
         self._marks[record.session] = last_seq
         self.outcome.steps += 1
         self.outcome.facts += len(record.types)
-        if record.status is not None:
-            self._status[head.row] = record.status
-        if record.wake_at_ms is not None:
-            self._wakeups[head.row] = record.wake_at_ms
+        # Every step says both, one in a hundred changes them. If this attempt fails, the heads are forgotten.
+        if record.status is not None and record.status != head.status:
+            self._status[head.row] = head.status = record.status
+        if record.wake_at_ms is not None and record.wake_at_ms != head.wake_at_ms:
+            self._wakeups[head.row] = head.wake_at_ms = record.wake_at_ms
 
     def run(self, job: Job) -> None:
         self.write()
@@ -129,12 +134,9 @@ class Transaction:
     def write(self) -> None:
         """Send what is staged to the database."""
         rows, self._rows = self._rows, []
-        at = 0
-        for size in ROWS_PER_STATEMENT:
-            while len(rows) - at >= size:
-                values = [value for row in rows[at : at + size] for value in row]
-                self.db.execute(_INSERT[size], values)
-                at += size
+        for at in range(0, len(rows), ROWS_PER_STATEMENT):
+            part = rows[at : at + ROWS_PER_STATEMENT]
+            self.db.execute(_INSERT[len(part)], [value for row in part for value in row])
         for row, status in self._status.items():
             self.db.execute("UPDATE sessions SET status = ? WHERE id = ?", (status, row))
         for row, wake_at_ms in self._wakeups.items():
@@ -144,6 +146,11 @@ class Transaction:
                 self.db.execute("DELETE FROM wakeups WHERE session = ?", (row,))
         self._status.clear()
         self._wakeups.clear()
+
+    @property
+    def is_one_statement(self) -> bool:
+        """``write`` is a single INSERT, which SQLite commits by itself if nobody has begun a transaction."""
+        return 0 < len(self._rows) <= ROWS_PER_STATEMENT and not self._status and not self._wakeups
 
     def finish(self) -> Outcome:
         self.outcome.sinks.extend(self._marks.items())
@@ -155,14 +162,14 @@ class Transaction:
         head = heads.get(session)
         if head is None:
             row = self.db.execute(
-                "SELECT id, epoch, tenant, coalesce((SELECT max(last_seq) FROM steps WHERE session = s.id), 0) "
+                "SELECT id, epoch, coalesce((SELECT max(last_seq) FROM steps WHERE session = s.id), 0), tenant, "
+                "status, coalesce((SELECT wake_at_ms FROM wakeups WHERE session = s.id), 0) "
                 "FROM sessions s WHERE name = ?",
                 (session,),
             ).fetchone()
             if row is None:
                 return None
-            found, epoch, tenant, last_seq = cast(tuple[int, int, str, int], row)
-            head = heads[session] = _Head(found, epoch, last_seq, tenant)
+            head = heads[session] = _Head(*cast(tuple[int, int, int, str, str, int], row))
         return head
 
     # ---- jobs
@@ -185,7 +192,8 @@ class Transaction:
                 "VALUES (?, ?, 1, ?, 'created', ?)",
                 (session, tenant, node, now_ms),
             )
-            head = self._writer.heads[session] = _Head(self.db.last_insert_rowid(), 1, 0, tenant)
+            head = _Head(self.db.last_insert_rowid(), 1, 0, tenant, "created", 0)
+            self._writer.heads[session] = head
         else:
             self.db.execute(
                 "UPDATE sessions SET epoch = ?, node = ? WHERE id = ?", (head.epoch + 1, node, head.row)
@@ -250,7 +258,7 @@ def _insert(rows: int) -> str:
     return f"INSERT INTO steps VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * rows)}"  # noqa: S608  constants only
 
 
-_INSERT = {size: _insert(size) for size in ROWS_PER_STATEMENT}
+_INSERT = {size: _insert(size) for size in range(1, ROWS_PER_STATEMENT + 1)}
 
 
 class Writer:
@@ -336,13 +344,8 @@ class Writer:
         ).fetchone()
         self.next_pos = cast(tuple[int], row)[0]
         db.execute("DELETE FROM kv WHERE expires_ms != 0 AND expires_ms <= ?", (self._wall_ms(),))
-        db.set_wal_hook(self._on_wal)
         if not self._reserve.create():
             self._found_full()
-
-    def _on_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
 
     def _work(self, db: apsw.Connection) -> None:
         while True:
@@ -356,6 +359,8 @@ class Writer:
             if self._linger_s and not self._stopping:
                 time.sleep(self._linger_s)
             self._commit(db, self._take())
+            # Counted here and not by a WAL hook, which SQLite would call in the middle of each commit, with the GIL.
+            self._wal_pages += db.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
             if self._wal_pages >= self._checkpoint_pages:
                 self._checkpoint(db)
 
@@ -397,14 +402,19 @@ class Writer:
 
     def _attempt(self, db: apsw.Connection, batch: list[Entry]) -> Outcome:
         transaction = Transaction(self, db)
-        db.execute("BEGIN IMMEDIATE")
         for entry in batch:
             if isinstance(entry, StepRecord):
                 transaction.add(entry)
             else:
+                if not db.in_transaction:
+                    db.execute("BEGIN IMMEDIATE")
                 transaction.run(entry)
+        # The fence of ``add`` reads what only this thread writes: it needs no transaction around it.
+        if not db.in_transaction and not transaction.is_one_statement:
+            db.execute("BEGIN IMMEDIATE")
         transaction.write()
-        db.execute("COMMIT")
+        if db.in_transaction:
+            db.execute("COMMIT")
         return transaction.finish()
 
     def _roll_back(self, db: apsw.Connection) -> None:
