@@ -64,6 +64,11 @@ class SystemClock:
     def now(self) -> Now:
         return Now(time.monotonic_ns(), time.time_ns() // 1_000_000)
 
+    seconds = staticmethod(time.monotonic)
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
 
 class _Engine(Protocol):
     """What starts behind the open port: a recognizer, a voice, the spare voice detectors."""

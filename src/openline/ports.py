@@ -34,7 +34,12 @@ SPEECH_RATE = 16_000
 
 
 class Clock(Protocol):
+    """``seconds`` and ``wall_ms`` are the two halves of ``now`` for those who need one of them a hundred times a
+    second and session: monotonic seconds (``mono_ns`` / 1e9) and Unix milliseconds."""
+
     def now(self) -> Now: ...
+    def seconds(self) -> float: ...
+    def wall_ms(self) -> int: ...
 
 
 # --------------------------------------------------------------------------------------------- the log

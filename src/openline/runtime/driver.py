@@ -112,7 +112,7 @@ class SessionDriver:
             self._played,
             self._tape_full,
         )
-        self.playout = Playout(hooks, lambda: clock.now().mono_ns / 1e9, self._loop, desk)
+        self.playout = Playout(hooks, clock.seconds, self._loop, desk)
 
     # -- steps
 
@@ -331,8 +331,7 @@ class SessionDriver:
 
     def append_audio(self, pcm: bytes) -> None:
         """Caller audio (PCM16 24 kHz): to the recording and the link. Never waits, never a step."""
-        now = self._clock.now()
-        elapsed = (now.wall_ms - self.session.state.created_ms) * RATE // 1000
+        elapsed = (self._clock.wall_ms() - self.session.state.created_ms) * RATE // 1000
         samples = len(pcm) // 2
         if elapsed - samples - self._heard_until > GAP_MS * RATE // 1000:
             if self.buffer_start == self._heard_until:
@@ -417,7 +416,7 @@ class SessionDriver:
     def _played(self, pcm: bytes, age_ms: float) -> None:
         if self.recorder is None:
             return
-        wall = self._clock.now().wall_ms - self.session.state.created_ms - age_ms
+        wall = self._clock.wall_ms() - self.session.state.created_ms - age_ms
         start = max(self._agent_until, int(wall * RATE / 1000))
         if start - self._agent_until < GAP_MS * RATE // 1000:
             start = self._agent_until  # Timer jitter is no silence: chunks of one reply stay joined.

@@ -105,7 +105,7 @@ class Gateway:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._forking = asyncio.Lock()
         self.opened = 0
-        self.lag = LoopLag(lambda: clock.now().mono_ns / 1e9)
+        self.lag = LoopLag(clock.seconds)
         self.relieved: set[Callable[[], None]] = set()
         """Called when the log takes input again: connections that hold commands register here."""
         store.on_relief(self._on_relief)

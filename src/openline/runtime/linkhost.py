@@ -66,6 +66,8 @@ class LinkHost:
         self.link: ModelLink | None = None
         self.map = TrackMap()
         self._appended = 0
+        self._next_position = -1
+        """Where on the track the next sample lies if no gap comes before it; -1 before the first."""
         self._held: deque[tuple[bytes, int]] | None = deque()
         """Audio that came before the link was open; None from then on."""
         self._held_bytes = 0
@@ -115,9 +117,12 @@ class LinkHost:
             self._hold(self._held, pcm, track_position)
             return
         assert self.link is not None
-        if self.map.to_track(self._appended) != track_position:
-            self.map.gap(self._appended, track_position)
-        self._appended += len(pcm) // 2
+        if track_position != self._next_position:
+            if self.map.to_track(self._appended) != track_position:
+                self.map.gap(self._appended, track_position)
+        samples = len(pcm) // 2
+        self._appended += samples
+        self._next_position = track_position + samples
         self.link.append_audio(pcm)
 
     def _hold(self, held: deque[tuple[bytes, int]], pcm: bytes, track_position: int) -> None:

@@ -135,10 +135,15 @@ class Playout:
 
     def add_text(self, item: ItemId, text: str) -> None:
         track = self._tracks.get(item)
-        if track is not None:
-            track.text += text
+        if track is None:
+            return
+        track.text += text
+        if self._queue or self._is_releasing or not self.is_listening:
             self._queue.append((track, text))
             self._release()
+        else:  # nothing is before it, and text waits for no clock
+            track.shown += text
+            self._hooks.text(track, text)
 
     def add_audio(self, item: ItemId, pcm: bytes, text_end: int) -> None:
         track = self._tracks.get(item)
@@ -146,6 +151,9 @@ class Playout:
             return
         size = CHUNK_MAX_MS * BYTES_PER_MS
         if len(pcm) <= size:
+            if self._leaves_at_once(len(pcm)):
+                self._pass_through(track, pcm, text_end)
+                return
             self._add_chunk(track, pcm)
         else:
             for start in range(0, len(pcm), size):
@@ -153,6 +161,34 @@ class Playout:
         if text_end:
             track.marks.append((track.audio_ms, text_end))
         self._release()
+
+    def _leaves_at_once(self, size: int) -> bool:
+        """A chunk of ``size`` bytes may go out now: the way of nearly all audio of a model that speaks in real
+        time. What follows then is what ``_add_chunk`` and ``_release`` would do, without queue and spool."""
+        if self._queue or self._is_releasing or not self.is_listening:
+            return False
+        if self.lead_ms is None:
+            return True
+        if self._held_at is not None:
+            return False
+        ahead = self._released + min(0.0, size / BYTES_PER_MS - self.lead_ms)
+        return self._played_at(self._clock()) >= ahead - 0.001
+
+    def _pass_through(self, track: Track, pcm: bytes, text_end: int) -> None:
+        now = self._clock()
+        chunk = _Chunk(pcm, len(pcm), ms=len(pcm) / BYTES_PER_MS, item=track)
+        track.audio_ms += chunk.ms
+        if text_end:
+            track.marks.append((track.audio_ms, text_end))
+        self._is_releasing = True
+        try:
+            self._put_out(chunk, pcm, now)
+        finally:
+            self._is_releasing = False
+        position, since = self._anchor
+        end = since + (self._released - position) / 1000
+        if self._queue or self._timer is None or self._due > min(end, now + PLAYED_EVERY_MS / 1000):
+            self._release()
 
     def _add_chunk(self, track: Track, pcm: bytes) -> None:
         ms = len(pcm) / BYTES_PER_MS
@@ -375,7 +411,14 @@ class Playout:
             self._hooks.released(entry)
 
     def _release_audio(self, chunk: _Chunk) -> None:
-        now, track = self._clock(), chunk.item
+        assert chunk.pcm is not None
+        self._queued_ms -= chunk.ms
+        self._put_out(chunk, chunk.pcm, self._clock())
+        if self._spool is not None:
+            self._spool.taken(chunk)
+
+    def _put_out(self, chunk: _Chunk, pcm: bytes, now: float) -> None:
+        track = chunk.item
         played = self._played_at(now)
         if played >= self._released:
             self._anchor = (self._released, now)
@@ -383,13 +426,9 @@ class Playout:
         if track.start < 0:
             track.start = chunk.at
         self._released += chunk.ms
-        self._queued_ms -= chunk.ms
         track.released_ms += chunk.ms
         self._sent.append(chunk)
-        assert chunk.pcm is not None
-        self._hooks.audio(track, chunk.pcm)
-        if self._spool is not None:
-            self._spool.taken(chunk)
+        self._hooks.audio(track, pcm)
         if track.released_ms - track.checkpoint_ms >= PROGRESS_MS:
             track.checkpoint_ms = track.released_ms
             self._hooks.progress(track)

@@ -23,6 +23,10 @@ _picows_log = logging.LoggerAdapter(logging.getLogger("openline.server.picows"),
 logging.getLogger("openline.server.picows").setLevel(logging.CRITICAL)  # it logs what we report ourselves
 
 
+_picows_buffer_updated = WSProtocol.buffer_updated
+"""Looked up once: ``super()`` costs a sixth of what picows does with a frame, 50 times a second and session."""
+
+
 class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no type for it
     """picows' protocol for one accepted socket; counts every byte for the heartbeat and reports its end."""
 
@@ -54,7 +58,7 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no ty
         client.received_bytes += nbytes
         if client.is_broken:
             return  # picows is not told of these bytes, so the next ones overwrite them
-        super().buffer_updated(nbytes)
+        _picows_buffer_updated(self, nbytes)
         if self.transport.is_close_frame_sent:
             client.protocol_failed(self.transport)
 

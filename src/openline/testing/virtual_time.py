@@ -156,6 +156,12 @@ class VirtualClock:
         seconds = self._seconds()
         return Now(mono_ns=round(seconds * 1e9), wall_ms=self._wall_base_ms + round(seconds * 1000))
 
+    def seconds(self) -> float:
+        return self._seconds()
+
+    def wall_ms(self) -> int:
+        return self._wall_base_ms + round(self._seconds() * 1000)
+
     def step_wall(self, by_ms: int) -> None:
         """Somebody sets the machine's clock: forward, or back with a negative number of milliseconds."""
         self._wall_base_ms += by_ms
