@@ -27,7 +27,7 @@ from openline.errors import ConfigError
 from openline.server.handover import BoundedHttp, HttpSettings, WebSocketProtocol, feed
 from openline.server.heartbeat import Heartbeat
 from openline.server.problem import Reject, response_bytes
-from openline.server.socket import ClientSocket
+from openline.server.socket import ClientSocket, LateSends
 from openline.server.upgrade import (
     HEAD_END,
     MAX_HEAD_BYTES,
@@ -105,6 +105,7 @@ class Listener:
         self.settings = settings
         self.accept = accept
         self.heartbeat = Heartbeat(settings.ping_interval_s, settings.dead_after_s)
+        self.late_sends = LateSends()
         self.http_state = settings.http.server_state()
         self.http_config = settings.http.config(app)
         self.port = 0
@@ -319,7 +320,7 @@ class Connection(asyncio.Protocol):
         assert transport is not None
         offered = head.request.subprotocols
         assert accepted.subprotocol is None or accepted.subprotocol in offered, "select only what was offered"
-        client = ClientSocket(accepted.limits, self._listener.heartbeat)
+        client = ClientSocket(accepted.limits, self._listener.heartbeat, self._listener.late_sends)
         client.bind(accepted.handler(client))
         protocol = WebSocketProtocol(client, accepted, lambda: self._listener.left(transport))
         self._settle()

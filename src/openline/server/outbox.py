@@ -8,7 +8,7 @@ client that does not read, costs the connection, not the gateway's memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from openline.types import Seq
 
@@ -17,12 +17,28 @@ HELD_BYTES_MAX = 8 * 1024 * 1024
 
 
 class Outbox:
-    """``send`` never waits. ``on_full`` is called once, when the bound is passed; nothing is sent after it."""
+    """``send`` never waits. ``on_full`` is called once, when the bound is passed; nothing is sent after it.
 
-    __slots__ = ("_bytes", "_gate", "_held", "_is_full", "_mark", "_on_full", "_send", "held_max")
+    ``send_all`` takes several frames at once, ``send_soon`` one that can wait for the next; without them it is
+    ``send`` for each.
+    """
 
-    def __init__(self, send: Callable[[bytes], None], on_full: Callable[[], None]) -> None:
+    __slots__ = (
+        *("_bytes", "_gate", "_held", "_is_full", "_mark", "_on_full", "_send", "_send_all", "_send_soon"),
+        "held_max",
+    )
+
+    def __init__(
+        self,
+        send: Callable[[bytes], None],
+        on_full: Callable[[], None],
+        *,
+        send_all: Callable[[Sequence[bytes]], None] | None = None,
+        send_soon: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._send = send
+        self._send_all = send_all
+        self._send_soon = send_soon or send
         self._on_full = on_full
         self._held: deque[tuple[Seq, bytes | Callable[[], None]]] = deque()
         self._mark = Seq(0)
@@ -42,6 +58,13 @@ class Outbox:
             if self._bytes > HELD_BYTES_MAX:
                 self._is_full = True
                 self._on_full()
+
+    def put_soon(self, frame: bytes) -> None:
+        """A frame that needs nothing and is mostly followed by another."""
+        if not self._gate and not self._held:
+            self._send_soon(frame)
+        else:
+            self.put(frame)
 
     def then(self, action: Callable[[], None], needs: Seq = Seq(0)) -> None:
         """Do ``action`` (close the socket) at its place in the stream."""
@@ -63,13 +86,24 @@ class Outbox:
 
     def _flush(self) -> None:
         held = self._held
+        ready: list[bytes] = []
         while held and held[0][0] <= self._mark:
             _, entry = held.popleft()
             if callable(entry):
+                self._send_ready(ready)
+                ready = []
                 entry()
             else:
                 self._bytes -= len(entry)
-                self._send(entry)
+                ready.append(entry)
+        self._send_ready(ready)
+
+    def _send_ready(self, frames: list[bytes]) -> None:
+        if self._send_all is not None and len(frames) > 1:
+            self._send_all(frames)
+        else:
+            for frame in frames:
+                self._send(frame)
 
     def drop(self) -> None:
         """The socket is gone."""

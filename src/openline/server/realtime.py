@@ -126,8 +126,15 @@ class RealtimeConnection:
         self._request = request
         self._wishes: Wishes | None = None
         self._driver: SessionDriver | None = None
+        self._hear: Callable[[bytes], None] | None = None
+        """Where a speaker's audio goes once it is attached."""
         self._view: View | None = None
-        self._outbox = Outbox(socket.send_text, self._overflowed)
+        self._outbox = Outbox(
+            socket.send_text,
+            self._overflowed,
+            send_all=socket.send_texts,
+            send_soon=socket.send_text_soon,
+        )
         self._ids = frames.EventIds(Epoch(0))
         self._shown = Seq(0)
         self._token = ""
@@ -193,6 +200,7 @@ class RealtimeConnection:
     async def _attach(self, driver: SessionDriver, wishes: Wishes) -> None:
         state = driver.session.state
         self._driver = driver
+        self._hear = driver.append_audio if wishes.role == "speaker" else None
         self.role, self.pacing_ms = wishes.role, wishes.pacing_ms
         self._ids = frames.EventIds(state.epoch)
         self._view = View(self.opted_in, self.conn, self.role, wishes.strict, state.session)
@@ -315,7 +323,10 @@ class RealtimeConnection:
             self._reject(error)
             return
         if type(event) is c.AppendAudio:
-            self._append(event)
+            if self._hear is not None:
+                self._hear(event.audio)
+            else:
+                self._append(event)
         elif self._driver is None or self._pending or self._gateway.store.is_saturated:
             self._hold(event)
         else:
@@ -489,11 +500,14 @@ class RealtimeConnection:
         self._outbox.put(frame)
 
     def text_delta(self, response: ResponseId, item: ItemId, index: int, text: str, spoken: bool) -> None:
-        build = frames.transcript_delta if spoken else frames.text_delta
-        self._partial(build(self._ids.next(self._shown), response, item, index, text))
+        if spoken:  # its audio comes behind it
+            frame = frames.transcript_delta(self._ids.next(self._shown), response, item, index, text)
+            self._outbox.put_soon(frame)
+        else:
+            self._partial(frames.text_delta(self._ids.next(self._shown), response, item, index, text))
 
     def audio_delta(self, response: ResponseId, item: ItemId, index: int, pcm: bytes) -> None:
-        self._partial(frames.audio_delta(self._ids.next(self._shown), response, item, index, pcm))
+        self._outbox.put(frames.audio_delta(self._ids.next(self._shown), response, item, index, pcm))
 
     def call_delta(
         self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool

@@ -3,14 +3,15 @@
 A thin skin over picows: it adds what picows leaves to its user (assembling fragments, the close
 handshake with a deadline, answering pings, backpressure as a flag) and nothing else. The way of a text
 frame through here is one function without await, task or queue: every hop costs more than JSON does
-(performance.md §8).
+(performance.md §8). A write to the kernel costs more than all else of a frame together, so frames that
+leave in the same turn of the loop may share one (``send_texts``, ``send_text_soon``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
@@ -26,6 +27,8 @@ INVALID_TEXT, TOO_BIG, INTERNAL = 1007, 1009, 1011
 HEARTBEAT_LOST, SLOW_CONSUMER = 4408, 4413
 MAX_REASON_BYTES = 123
 """RFC 6455 section 5.5: a control frame carries 125 bytes, two of them the code."""
+FRAMES_PER_WRITE = 16
+"""Frames joined for one write, at most: bounds the copy, and what waits in ``send_text_soon``."""
 
 _TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
 _PING, _CLOSE = WSMsgType.PING, WSMsgType.CLOSE
@@ -56,6 +59,25 @@ class SocketHandler(Protocol):
         """
 
 
+class LateSends:
+    """Ends each turn of the loop in which a socket was given something to send soon. Shared by all sockets."""
+
+    __slots__ = ("_sockets",)
+
+    def __init__(self) -> None:
+        self._sockets: list[ClientSocket] = []
+
+    def add(self, socket: ClientSocket) -> None:
+        if not self._sockets:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._sockets.append(socket)
+
+    def _send(self) -> None:
+        sockets, self._sockets = self._sockets, []
+        for socket in sockets:
+            socket.flush()
+
+
 class ClientSocket(WSListener):
     """The socket itself. Made by the listener; lives until ``on_close`` has been called.
 
@@ -72,22 +94,24 @@ class ClientSocket(WSListener):
         "_heartbeat",
         "_is_open",
         "_is_reading",
+        "_late",
         "_late_pong",
         "_limits",
         "_on_text",
         "_send",
         "_transport",
+        "_waiting",
         "is_broken",
         "is_writable",
         "received_bytes",
-        "received_messages",
-        "sent_bytes",
-        "sent_messages",
     )
 
-    def __init__(self, limits: SocketLimits, heartbeat: Heartbeat) -> None:
+    def __init__(self, limits: SocketLimits, heartbeat: Heartbeat, late: LateSends | None = None) -> None:
         self._limits = limits
         self._heartbeat = heartbeat
+        self._late = late or LateSends()
+        self._waiting: list[bytes] = []
+        """Frames that leave with the next one, or when the turn of the loop ends."""
         self._handler: SocketHandler | None = None
         self._transport: WSTransport | None = None
         self._on_text: Callable[[bytes], None] = _refuse
@@ -107,10 +131,6 @@ class ClientSocket(WSListener):
         self.is_writable = True
         self.received_bytes = 0
         """Bytes that came over the WebSocket, frame headers and unfinished frames included."""
-        self.sent_bytes = 0
-        """Payload bytes given to ``send_text``."""
-        self.received_messages = 0
-        self.sent_messages = 0
 
     def bind(self, handler: SocketHandler) -> None:
         """Say who listens. Before the 101 is written, because the first frame may come in the same read."""
@@ -142,10 +162,51 @@ class ClientSocket(WSListener):
         What the kernel does not take is kept in memory: heed ``is_writable``. A client that leaves more
         than ``max_backlog_bytes`` unread is closed with 4413. Before ``on_open``: IllegalTransition.
         """
+        if self._waiting:
+            self._waiting.append(payload)
+            self.flush()
+            return
         self._send(_TEXT, payload)
-        self.sent_bytes += len(payload)
-        self.sent_messages += 1
-        if not self.is_writable and self.write_backlog > self._limits.max_backlog_bytes:
+        if not self.is_writable:
+            self._check_backlog()
+
+    def send_texts(self, payloads: Sequence[bytes]) -> None:
+        """``send_text`` of each, in order, in as few writes as can be."""
+        self._waiting += payloads
+        self.flush()
+
+    def send_text_soon(self, payload: bytes) -> None:
+        """``send_text``, in its place in the stream, but with the next frame, or when this turn of the loop ends.
+
+        For a frame that is mostly followed by another: the words of a chunk of audio.
+        """
+        if not self._waiting:
+            if not self._is_open:
+                self.send_text(payload)  # which drops it, or says that it is too early
+                return
+            self._late.add(self)
+        self._waiting.append(payload)
+        if len(self._waiting) >= FRAMES_PER_WRITE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits in ``send_text_soon`` now."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        transport = self._transport
+        if len(waiting) < 2 or transport is None:
+            for payload in waiting:
+                self._send(_TEXT, payload)
+        # The same conditions as in picows' send, which this goes around.
+        elif self._send is not _drop and not transport.is_close_frame_sent and not transport.is_disconnected:
+            for at in range(0, len(waiting), FRAMES_PER_WRITE):
+                transport.underlying_transport.write(_frames(waiting[at : at + FRAMES_PER_WRITE]))
+        if not self.is_writable:
+            self._check_backlog()
+
+    def _check_backlog(self) -> None:
+        if self.write_backlog > self._limits.max_backlog_bytes:
             self.close(SLOW_CONSUMER, "slow consumer")
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -158,6 +219,7 @@ class ClientSocket(WSListener):
         if self._transport is None:
             raise IllegalTransition("expected an open socket to close; reject the upgrade instead")
         assert 1000 <= code <= 1014 or 3000 <= code <= 4999, f"{code} may not be sent (RFC 6455 section 7.4)"
+        self.flush()  # before the question: it closes by itself when the backlog is full
         if self._closing is not None or self._transport.is_disconnected:
             return
         self._closing = (code, reason)
@@ -213,13 +275,29 @@ class ClientSocket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
+        if (
+            kind is _TEXT
+            and frame.fin
+            and self._fragments is None
+            and self._closing is None
+            and self._closed_with is None
+            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+        ):
+            payload = frame.get_payload_as_bytes()
+            # isascii is the fast way through for audio, which is all base64.
+            if payload.isascii():
+                try:
+                    self._on_text(payload)
+                except Exception as error:  # the edge of a session: it ends, the gateway goes on
+                    self._handler_failed(error)
+            else:
+                self._deliver(kind, payload)
+            return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             # No extension is negotiated, so these bits have no meaning (RFC 6455 section 5.2).
             self.close(PROTOCOL_ERROR, "reserved bits set")
             return
-        if kind is _TEXT and frame.fin and self._fragments is None:
-            self._deliver(kind, frame.get_payload_as_bytes())
-        elif kind is _CLOSE:
+        if kind is _CLOSE:
             self._peer_closes(transport, frame)
         elif kind is _PING:
             self._answer_ping(transport, frame.get_payload_as_bytes())
@@ -274,14 +352,11 @@ class ClientSocket(WSListener):
             return
         try:
             if kind is _TEXT:
-                # isascii is the fast way through for audio, which is all base64.
                 if not payload.isascii() and not _is_utf8(payload):
                     self.close(INVALID_TEXT, "invalid UTF-8")
                     return
-                self.received_messages += 1
                 self._on_text(payload)
             else:
-                self.received_messages += 1
                 self._handler.on_binary(payload)
         except Exception as error:  # the edge of a session: it ends, the gateway goes on
             self._handler_failed(error)
@@ -316,6 +391,7 @@ class ClientSocket(WSListener):
             self._late_pong = payload
 
     def _peer_closes(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.flush()
         payload = frame.get_payload_as_bytes()
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else NO_CODE
         self._closed_with = (code, payload[2:].decode("utf-8", "replace"))
@@ -364,6 +440,21 @@ def _refuse(payload: bytes) -> None:
 
 def _refuse_send(kind: WSMsgType, payload: bytes) -> None:
     raise IllegalTransition("expected on_open before the first send; got a send from the handler factory")
+
+
+def _frames(payloads: Sequence[bytes]) -> bytes:
+    """Whole text frames as a server writes them: not masked (RFC 6455 section 5.2)."""
+    parts: list[bytes] = []
+    for payload in payloads:
+        size = len(payload)
+        if size < 126:
+            parts.append(bytes((0x81, size)))
+        elif size < 1 << 16:
+            parts.append(b"\x81\x7e" + size.to_bytes(2, "big"))
+        else:
+            parts.append(b"\x81\x7f" + size.to_bytes(8, "big"))
+        parts.append(payload)
+    return b"".join(parts)
 
 
 def _drop(kind: WSMsgType, payload: bytes) -> None:

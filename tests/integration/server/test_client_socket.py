@@ -48,9 +48,43 @@ def test_ten_thousand_small_frames_in_a_burst(loop: str) -> None:
             client.send(b"".join(frame(TEXT, payload) for payload in expected))
             echoed = [(await client.read_frame())[1] for _ in expected]
             assert echoed == recorder.texts == expected
-            assert recorder.socket.received_messages == recorder.socket.sent_messages == 10_000
-            assert recorder.socket.sent_bytes == sum(map(len, expected))
             assert recorder.socket.received_bytes > sum(map(len, expected))
+
+    run_on(loop, story())
+
+
+def test_frames_that_share_a_write_arrive_one_by_one_and_in_order(loop: str) -> None:
+    """Sizes around the three forms of the length, alone and together, with one that waits for the next between."""
+
+    async def story() -> None:
+        sockets = Sockets()
+        async with listening(sockets) as listener, await RawClient.connect(listener.port) as client:
+            socket = (await sockets.next()).socket
+            payloads = [b"%07d" % size + b"x" * (size - 7) for size in (7, 125, 126, 65_535, 65_536)]
+            socket.send_texts(payloads)
+            socket.send_text_soon(b"soon")
+            socket.send_text(b"behind it")
+            for number in range(40):
+                socket.send_text_soon(b"%d" % number)
+            expected = [*payloads, b"soon", b"behind it", *(b"%d" % number for number in range(40))]
+            assert [(await client.read_frame())[1] for _ in expected] == expected
+
+    run_on(loop, story())
+
+
+def test_what_is_to_be_sent_soon_leaves_when_the_turn_of_the_loop_ends(loop: str) -> None:
+    async def story() -> None:
+        sockets = Sockets()
+        async with listening(sockets) as listener, await RawClient.connect(listener.port) as client:
+            socket = (await sockets.next()).socket
+            socket.send_text_soon(b"alone")
+            assert await client.read_frame() == (TEXT, b"alone")
+            socket.send_text_soon(b"last words")
+            socket.close(4000, "bye")
+            assert await client.read_frame() == (TEXT, b"last words")
+            kind, payload = await client.read_frame()
+            assert (kind, int.from_bytes(payload[:2], "big")) == (CLOSE, 4000)
+            socket.send_text_soon(b"too late")
 
     run_on(loop, story())
 
