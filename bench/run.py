@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from bench import durable, latency, loop_lag, replay, results
+from bench import durable, latency, loop_lag, replay, results, tool_calls
 from bench.gateway import HARNESS_CORE, Gateway
 from bench.generator import Result, run_load
 from bench.load_file import Load, all_loads
@@ -66,6 +66,8 @@ def measure(load: Load, *, is_quick: bool = False) -> dict[str, Any]:
             return durable.measure(load, is_quick=is_quick)
         case "replay":
             return replay.measure(load, is_quick=is_quick)
+        case "tool_calls":
+            return tool_calls.measure(load, is_quick=is_quick)
         case "loop_lag":
             return asyncio.run(loop_lag.measure(load, is_quick=is_quick))
         case "embedded" | "barge_in" | "resume" | "restart":
