@@ -246,6 +246,7 @@ class Story:
             resume_window_ms=words.ms("resume-window", 30_000),
             park_for_ms=words.ms("park-for", 7 * 86_400_000),
             silence_budget_ms=words.ms("silence", 8_000),
+            detached_reply_ms=words.ms("detached-reply", 15_000),
         )
         prepares, recorded = words.has("prepares"), not words.has("unrecorded")
         return i.OpenSession(
@@ -305,7 +306,11 @@ class Story:
         return i.LinkOpened(self.link(words), "embedded", words.has("hears"))
 
     def link_lost(self, words: Words) -> i.Input:
-        return i.LinkLost(self.link(words), "link_unavailable", words.has("permanent"), self.cuts(words))
+        code, why = "link_unavailable", words.options.get("why", "")
+        return i.LinkLost(self.link(words), code, words.has("permanent"), self.cuts(words), why)
+
+    def link_renewed(self, words: Words) -> i.Input:
+        return i.LinkRenewed(self.link(words), "age")
 
     # -- the user
 

@@ -77,6 +77,8 @@ class Watch:
                 assert not (self.is_ended and waits), f"{waits} have no outcome at the session's end"
             case f.SpeechStarted() | f.SpeechStopped() | f.TurnCommitted() | f.TurnAbandoned():
                 self.take_turn(fact)
+            case f.TurnContinued():
+                assert self.turns[fact.turn_id] == "speaking", "only who still speaks is heard again"
             case f.ToolRequested() | f.ToolStarted() | f.ToolSettled():
                 self.take_call(fact)
             case f.ItemCreated() | f.ItemDeleted() | f.ItemHeard() | f.TurnTranscribed():
@@ -213,6 +215,10 @@ class Watch:
             case e.RunTool(call_id, attempt, key):
                 call = state.tools[call_id]
                 assert (call.phase, call.attempt, call.key) == ("started", attempt, key)
+            case e.HearAgain(item_id, start):
+                turn = state.turn
+                assert turn is not None and (turn.item_id, turn.start) == (item_id, start)
+                assert state.speaks_unheard, "given again to a link that has not heard it"
             case e.OpenLink(link_epoch):
                 assert state.link.epoch == link_epoch and state.link.phase == "opening"
             case _:
@@ -265,6 +271,7 @@ class Watch:
             return
         waits = bool(state.responses or state.untranscribed or state.preparing or state.status != "live")
         waits = waits or (state.turn is not None and state.turn.phase == "deciding")
+        waits = waits or state.speaks_unheard
         assert not waits or step.wake_at is not None, "every wait has a deadline"
         if state.status == "parked":
             assert step.durable_wake_ms > 0, "a parked session is woken also after a restart"

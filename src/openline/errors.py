@@ -69,7 +69,14 @@ class ClientProtocolError(OpenlineError):
 
 
 class LinkError(OpenlineError):
+    """``cause``: what happened, in one word that is safe to show to anybody (``closed_1011``, ``http_401``,
+    ``stalled``, a provider's own short code). "" where nothing more is known than ``code`` says."""
+
     code = "link_failed"
+
+    def __init__(self, message: str, *, hint: str = "", cause: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class LinkRejected(LinkError):

@@ -385,6 +385,10 @@ class LinkSink(Protocol):
     def lost(self, error: Exception) -> None:
         """The link is gone. LinkRejected: do not reopen. Anything else: reopen with backoff."""
 
+    def renewed(self, why: str) -> None:
+        """The link has gone over to a new connection by itself, and nothing was cut. ``why``: one word."""
+        return
+
     # -- the user's side (links that detect turns themselves)
     def speech_started(self, start: int) -> None:
         """Speech began at sample ``start`` of what was appended, padding already subtracted."""
@@ -462,6 +466,11 @@ class ModelLink(Protocol):
 
     def append_audio(self, pcm: bytes) -> None:
         """Caller audio, PCM16 24 kHz. Never waits; bounded inside."""
+
+    def replay_audio(self, pcm: bytes) -> None:
+        """Like ``append_audio``, for what an earlier link was given already: it comes all at once, and none of it
+        may be dropped."""
+        self.append_audio(pcm)
 
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
         """The client committed this range as ``item_id``: answer with ``turn_final`` or ``turn_failed`` for it."""

@@ -44,6 +44,7 @@ LIMITS = (
     Limits(),
     Limits(park_for_ms=0),
     Limits(resume_window_ms=2_000, silence_budget_ms=1_500, transcription_ms=800, park_for_ms=60_000),
+    Limits(detached_reply_ms=400, transcription_ms=2_000),
 )
 TOOLS = (
     ToolSpec("clock", runner="gateway", recovery="retry"),
@@ -63,7 +64,7 @@ class Life:
         self.samples = 0
         self.told: list[str] = []
         self.deeds: list[tuple[Callable[[], i.Input | None], int]] = [
-            (self.attach, 5), (self.detach, 3), (self.link_opened, 12), (self.link_lost, 3),
+            (self.attach, 5), (self.detach, 3), (self.link_opened, 12), (self.link_lost, 3), (self.link_renewed, 1),
             (self.speech_started, 9), (self.speech_stopped, 8), (self.turn_final, 10), (self.turn_failed, 2),
             (self.typed, 6), (self.created_again, 2), (self.deleted, 3), (self.truncated, 4),
             (self.committed, 3), (self.cleared, 1), (self.asked, 7), (self.cancelled, 3),
@@ -254,7 +255,11 @@ class Life:
         return i.LinkOpened(self.link_epoch(), "embedded", hears=self.dice.random() < 0.3)
 
     def link_lost(self) -> i.Input:
-        return i.LinkLost(self.link_epoch(), "link_unavailable", self.dice.random() < 0.2, self.cuts())
+        why = self.dice.choice(("", "stalled"))
+        return i.LinkLost(self.link_epoch(), "link_unavailable", self.dice.random() < 0.2, self.cuts(), why)
+
+    def link_renewed(self) -> i.Input:
+        return i.LinkRenewed(self.link_epoch(), "age")
 
     def speech_started(self) -> i.Input:
         self.samples += 2_400

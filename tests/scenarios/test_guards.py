@@ -97,7 +97,7 @@ def test_the_stories_replay_as_they_are() -> None:
         ("turns", "    if turn.unheard is not None and", "    if", "TurnFinal"),
         ("responses", "    elif len(state.held) < HELD_MAX:\n", "    elif False:\n", "ToolSettled"),
         ("responses", "request.origin == \"tool\" and state.turn is not None", "False", "ToolSettled"),
-        ("lifecycle", "if is_over and not state.has_talker:", "if False:", "TimePassed"),
+        ("lifecycle", "if quiet_ms >= state.limits.resume_window_ms:", "if False:", "TimePassed"),
         ("items", "end_ms = asked if is_open else min(asked, entry.audio_ms)", "end_ms = asked", "TruncateItem"),
         ("items", "if input_.previous == \"root\":", "if False:", "CreateItem"),
         ("lifecycle", "    if input_.role == \"speaker\" and old is not None:\n", "    if False:\n", "Attach"),

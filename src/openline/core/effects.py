@@ -87,6 +87,15 @@ class TranscribeAudio(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class HearAgain(Effect):
+    """Give a new link the open turn again, from a little before sample ``start``; answered by SpeechStarted as it
+    hears it, or by TurnFailed where that audio is not to be had."""
+
+    item_id: ItemId
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class DropAudio(Effect):
     WAITS: ClassVar[bool] = False
 
@@ -170,6 +179,7 @@ ALL_EFFECTS: tuple[type[Effect], ...] = (
     CutItem,
     ConfigureLink,
     TranscribeAudio,
+    HearAgain,
     DropAudio,
     PrepareReply,
     ClearPlayout,

@@ -56,8 +56,14 @@ def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
         state.preparing = (state.preparing[0], now.mono_ns)
     for entry in state.entries.values():
         entry.heard_ns = now.mono_ns
+    _close_link(state)
+
+
+def _close_link(state: State) -> None:
+    """Nobody is to blame, and a new one starts from nothing."""
     state.link.phase = advance("link", state.link.phase, "closed")
     state.link.attempt = 0
+    state.link.refused = state.link.why = ""
 
 
 def _session_updated(state: State, fact: f.SessionUpdated, now: Now) -> None:
@@ -68,13 +74,12 @@ def _session_updated(state: State, fact: f.SessionUpdated, now: Now) -> None:
 def _session_parked(state: State, fact: f.SessionParked, now: Now) -> None:
     state.status = advance("session", state.status, "parked")
     state.parked_until_ms = fact.until_ms
-    state.link.phase = advance("link", state.link.phase, "closed")
-    state.link.attempt = 0
+    _close_link(state)
 
 
 def _session_ended(state: State, fact: f.SessionEnded, now: Now) -> None:
     state.status = advance("session", state.status, "ended")
-    state.link.phase = advance("link", state.link.phase, "closed")
+    _close_link(state)
     state.parked_until_ms = 0
     state.held.clear()
     state.tokens.clear()
@@ -132,11 +137,12 @@ def _connection_detached(state: State, fact: f.ConnectionDetached, now: Now) -> 
 def _link_requested(state: State, fact: f.LinkRequested, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "requested")
     state.link.epoch, state.link.attempt = fact.link_epoch, fact.attempt
+    state.link.refused = state.link.why = ""
 
 
 def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "opened")
-    state.link.hears = fact.hears
+    state.link.hears, state.link.changed_ns = fact.hears, now.mono_ns
     _restart_waits(state, now)
     for response in state.responses.values():
         response.waits = _must_wait(state)
@@ -144,6 +150,8 @@ def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
 
 def _link_lost(state: State, fact: f.LinkLost, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "lost")
+    if fact.permanent:
+        state.link.refused, state.link.why, state.link.changed_ns = fact.code, fact.why, now.mono_ns
 
 
 # --------------------------------------------------------------------------------------------------- turns
@@ -163,7 +171,15 @@ def _speech_started(state: State, fact: f.SpeechStarted, now: Now) -> None:
             unheard = active.request
         if state.preparing is not None:
             unheard, state.preparing = ResponseRequest(origin="turn"), None
-    state.turn = OpenTurn(fact.turn_id, fact.item_id, fact.start, now.mono_ns, phase, unheard=unheard)
+    state.turn = OpenTurn(
+        fact.turn_id,
+        fact.item_id,
+        fact.start,
+        now.mono_ns,
+        phase,
+        unheard=unheard,
+        link_epoch=state.link.epoch,
+    )
 
 
 def _speech_stopped(state: State, fact: f.SpeechStopped, now: Now) -> None:
@@ -190,7 +206,8 @@ def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
     state.held = [request for request in state.held if request.origin == "agent"]
     state.tool_replies = 0
     state.turns += 1
-    state.link.attempt = 0
+    if not fact.conn:  # What a client typed or committed says nothing of the link.
+        state.link.attempt = 0
 
 
 def _turn_transcribed(state: State, fact: f.TurnTranscribed, now: Now) -> None:
@@ -208,6 +225,11 @@ def _turn_transcribed(state: State, fact: f.TurnTranscribed, now: Now) -> None:
 def _turn_abandoned(state: State, fact: f.TurnAbandoned, now: Now) -> None:
     advance("turn", _turn_phase(state), "abandoned")
     state.turn = None
+
+
+def _turn_continued(state: State, fact: f.TurnContinued, now: Now) -> None:
+    assert state.turn is not None, "an open turn goes on"
+    state.turn.link_epoch = fact.link_epoch
 
 
 # --------------------------------------------------------------------------------------------------- items
@@ -433,12 +455,14 @@ _EVOLVE: dict[type[f.Fact], Callable[..., None]] = {
     f.LinkRequested: _link_requested,
     f.LinkOpened: _link_opened,
     f.LinkLost: _link_lost,
+    f.LinkRenewed: _noted,
     f.SpeechStarted: _speech_started,
     f.SpeechStopped: _speech_stopped,
     f.InputCleared: _input_cleared,
     f.TurnCommitted: _turn_committed,
     f.TurnTranscribed: _turn_transcribed,
     f.TurnAbandoned: _turn_abandoned,
+    f.TurnContinued: _turn_continued,
     f.ItemCreated: _item_created,
     f.ItemDeleted: _item_deleted,
     f.ItemTruncated: _item_truncated,

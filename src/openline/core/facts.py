@@ -128,10 +128,23 @@ class LinkOpened(Fact):
 
 @dataclass(frozen=True, slots=True)
 class LinkLost(Fact):
+    """``why``: what ended it, in a word (``closed_1011``, ``stalled``, ``invalid_api_key``)."""
+
     TYPE: ClassVar[str] = "openline.link.lost"
     link_epoch: int
     code: str
     permanent: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRenewed(Fact):
+    """The link went over to a new connection by itself, with the whole history, before the old one could end."""
+
+    TYPE: ClassVar[str] = "openline.link.renewed"
+    CLASS: ClassVar[FactClass] = "note"
+    link_epoch: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,12 +220,24 @@ class TurnTranscribed(Fact):
 
 @dataclass(frozen=True, slots=True)
 class TurnAbandoned(Fact):
-    """An open turn ended without an item. ``reason``: no_speech | crash | timeout | cleared | error | ended."""
+    """An open turn ended without an item. ``reason``: no_speech | crash | timeout | cleared | error | link_lost |
+    ended."""
 
     TYPE: ClassVar[str] = "openline.turn.abandoned"
     turn_id: TurnId
     item_id: ItemId
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnContinued(Fact):
+    """A new link hears the turn that its user began on a lost one."""
+
+    TYPE: ClassVar[str] = "openline.turn.continued"
+    CLASS: ClassVar[FactClass] = "note"
+    turn_id: TurnId
+    item_id: ItemId
+    link_epoch: int
 
 
 # ------------------------------------------------------------------------------------------------- items
@@ -451,12 +476,14 @@ ALL_FACTS: tuple[type[Fact], ...] = (
     LinkRequested,
     LinkOpened,
     LinkLost,
+    LinkRenewed,
     SpeechStarted,
     SpeechStopped,
     InputCleared,
     TurnCommitted,
     TurnTranscribed,
     TurnAbandoned,
+    TurnContinued,
     ItemCreated,
     ItemDeleted,
     ItemTruncated,

@@ -184,12 +184,21 @@ class LinkOpened:
 
 @dataclass(frozen=True, slots=True)
 class LinkLost:
-    """``permanent``: reopening cannot help. ``cuts``: output that was playing and is cut by it."""
+    """``permanent``: reopening cannot help. ``cuts``: output that was playing and is cut by it. ``why``: one word."""
 
     link_epoch: int
     code: str
     permanent: bool = False
     cuts: tuple[Cut, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRenewed:
+    """The link goes on over a new connection; nothing was cut. ``why``: what it avoided (``age``)."""
+
+    link_epoch: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +372,7 @@ Input = (
     | CancelResponse
     | LinkOpened
     | LinkLost
+    | LinkRenewed
     | SpeechStarted
     | SpeechStopped
     | TurnFinal

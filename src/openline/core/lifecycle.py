@@ -12,7 +12,8 @@ from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.draft import Draft
-from openline.core.model import Cut, Problem
+from openline.core.links import LINK_ATTEMPTS_MAX, LINK_PROVEN_MS, link_problem, request_link
+from openline.core.model import Cut
 from openline.core.responses import (
     check_silence,
     end,
@@ -27,15 +28,11 @@ from openline.core.responses import (
     stop,
     waiting,
 )
-from openline.core.turns import abandon_turn, check_turns, recover_turn, transcribe_pending
+from openline.core.turns import check_turns, recover_turn, transcribe_pending
 from openline.types import ConnectionId
 
 CLOSE_REPLACED = 4409
 CLOSE_ENDED = 4410
-BACKOFF_FIRST_MS = 250
-BACKOFF_MAX_MS = 8_000
-LINK_ATTEMPTS_MAX = 8
-"""Quick failures of a link in a row before it counts as refused (about half a minute of backoff)."""
 
 
 def open_session(draft: Draft, input_: i.OpenSession) -> None:
@@ -146,16 +143,6 @@ def settle(draft: Draft, reason: str, cuts: Sequence[Cut]) -> None:
 # ------------------------------------------------------------------------------------------------- link
 
 
-def request_link(draft: Draft, attempt: int = 1) -> None:
-    state = draft.state
-    if state.link.phase != "closed":
-        return
-    epoch = state.link.epoch + 1
-    delay = 0 if attempt == 1 else min(BACKOFF_FIRST_MS << (attempt - 2), BACKOFF_MAX_MS)
-    draft.fact(f.LinkRequested(epoch, attempt))
-    draft.effect(e.OpenLink(epoch, delay))
-
-
 def _close_link(draft: Draft) -> None:
     if draft.state.link.phase != "closed":
         draft.effect(e.CloseLink(draft.state.link.epoch))
@@ -172,34 +159,29 @@ def link_opened(draft: Draft, input_: i.LinkOpened) -> None:
 
 
 def link_lost(draft: Draft, input_: i.LinkLost) -> None:
-    """What was in flight is settled; a reply that nobody heard is asked for again on the next link."""
+    """What was in flight is settled; a reply that nobody heard is asked for again on the next link, and who is in
+    mid-utterance is heard again by it (``HearAgain``)."""
     state = draft.state
-    if input_.link_epoch != state.link.epoch or state.link.phase == "closed":
+    link = state.link
+    if input_.link_epoch != link.epoch or link.phase == "closed":
         return
-    attempt = state.link.attempt
+    is_quick = link.phase == "opening" or draft.elapsed_ms(link.changed_ns) < LINK_PROVEN_MS
+    attempt = link.attempt if is_quick else 0
     permanent = input_.permanent or attempt >= LINK_ATTEMPTS_MAX
-    draft.fact(f.LinkLost(input_.link_epoch, input_.code, permanent))
-    if state.turn is not None and state.turn.end is None:
-        if permanent:
-            draft.fact(f.TurnAbandoned(state.turn.turn_id, state.turn.item_id, "link_lost"))
-        else:
-            abandon_turn(draft, "link_lost")
-    problem = Problem(input_.code, "The connection to the model was lost.", "server_error")
+    draft.fact(f.LinkLost(input_.link_epoch, input_.code, permanent, input_.why))
+    if permanent and state.turn is not None and state.turn.end is None:
+        draft.fact(f.TurnAbandoned(state.turn.turn_id, state.turn.item_id, "link_lost"))
+    problem = link_problem(input_.code, input_.why, is_permanent=permanent)
     for response in list(state.responses.values()):
         if response.phase == "generated" or (response.waits and not permanent):
             continue
         note_heard(draft, response, input_.cuts)
         draft.effect(e.ClearPlayout(response.response_id))
-        if not permanent:
-            owe_again(draft, response)
-        end(
-            draft,
-            response,
-            "failed" if permanent else "incomplete",
-            "",
-            problem if permanent else None,
-            input_.cuts,
-        )
+        is_owed = not permanent and owe_again(draft, response)
+        if is_owed or (response.was_heard and not permanent):
+            end(draft, response, "incomplete", "link_lost", cuts=input_.cuts)
+        else:
+            end(draft, response, "failed", "", problem, input_.cuts)
         if not permanent:
             reply_to_tools(draft, response.response_id)
     if permanent:
@@ -208,6 +190,11 @@ def link_lost(draft: Draft, input_: i.LinkLost) -> None:
     elif state.has_talker:
         request_link(draft, attempt + 1)
         next_held(draft)
+
+
+def link_renewed(draft: Draft, input_: i.LinkRenewed) -> None:
+    if input_.link_epoch == draft.state.link.epoch and draft.state.link.phase == "open":
+        draft.fact(f.LinkRenewed(input_.link_epoch, input_.why))
 
 
 # --------------------------------------------------------------------------------------------- ownership
@@ -248,9 +235,23 @@ def time_passed(draft: Draft, input_: i.TimePassed) -> None:
     elif state.status != "ended":
         check_turns(draft)
         check_silence(draft)
-        is_over = draft.elapsed_ms(state.quiet_since_ns) >= state.limits.resume_window_ms
-        if is_over and not state.has_talker:
-            park(draft, "resume_window")
+        if not state.has_talker:
+            _check_detached(draft)
+
+
+def _check_detached(draft: Draft) -> None:
+    """With nobody there a running reply has a bound, and the session another. What was being made for nobody is
+    asked for again when somebody comes; what is whole waits for them."""
+    state = draft.state
+    quiet_ms = draft.elapsed_ms(state.quiet_since_ns)
+    if quiet_ms >= state.limits.detached_reply_ms:
+        for response in state.running:
+            draft.effect(e.ClearPlayout(response.response_id))
+            draft.effect(e.StopResponse(response.response_id))
+            owe_again(draft, response)
+            end(draft, response, "incomplete", "detached")
+    if quiet_ms >= state.limits.resume_window_ms:
+        park(draft, "resume_window")
 
 
 def wake_at(draft: Draft) -> int | None:
@@ -265,12 +266,14 @@ def wake_at(draft: Draft) -> int | None:
     if state.has_talker:
         for _, _, since_ns in state.untranscribed.values():
             deadlines.append(since_ns + limits.transcription_ms * 1_000_000)
-        if state.turn is not None and state.turn.phase == "deciding":
+        if state.turn is not None and (state.turn.phase == "deciding" or state.speaks_unheard):
             deadlines.append(state.turn.since_ns + limits.transcription_ms * 1_000_000)
         for response in state.responses.values():
             deadlines.append(response.active_ns + limits.silence_budget_ms * 1_000_000)
     else:
         deadlines.append(state.quiet_since_ns + limits.resume_window_ms * 1_000_000)
+        if state.running:
+            deadlines.append(state.quiet_since_ns + limits.detached_reply_ms * 1_000_000)
     if state.preparing is not None:
         deadlines.append(state.preparing[1] + limits.prepare_reply_ms * 1_000_000)
     return min(deadlines) if deadlines else None

@@ -151,7 +151,7 @@ class Limits:
     """Time limits of one session, in milliseconds. Fixed when the session is made, so replay agrees."""
 
     resume_window_ms: int = 30_000
-    detached_reply_ms: int = 30_000
+    detached_reply_ms: int = 15_000
     park_for_ms: int = 7 * 24 * 3600 * 1000
     silence_budget_ms: int = 8_000
     transcription_ms: int = 10_000

@@ -14,6 +14,7 @@ from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.audio import cut_text
 from openline.core.draft import Draft
+from openline.core.links import refusal, request_link
 from openline.core.model import HEARD_RANK, Cut, Item, ItemStatus, Part, PartType, Problem, ResponseRequest
 from openline.core.state import Entry, Output, Response
 from openline.core.tables import is_legal
@@ -34,6 +35,11 @@ HEARD_GRACE_MS = 2_000
 def create_response(draft: Draft, request: ResponseRequest, conn: ConnectionId, command: str) -> None:
     """A client or agent code asks for a response."""
     state = draft.state
+    problem = refusal(draft)
+    if problem is not None and conn:
+        draft.is_rejected = True
+        draft.effect(e.SendError(conn, command, problem))
+        return
     if request.conversation == "none":
         if state.status == "parked":
             draft.is_rejected = True  # only agent code can have asked: no link, and nobody who waits for one
@@ -116,6 +122,11 @@ def begin(
     response = draft.state.responses[response_id]
     if not response.waits:
         draft.effect(e.StartResponse(response_id, request))
+    elif (problem := refusal(draft)) is not None:
+        end(draft, response, "failed", "", problem)
+        next_held(draft)
+    elif draft.state.link.refused:
+        request_link(draft)
 
 
 def start_waiting(draft: Draft, waited: Sequence[ResponseId]) -> None:
@@ -372,10 +383,12 @@ def heard(draft: Draft, input_: i.Heard) -> None:
         hear(draft, entry, input_.cut)
 
 
-def owe_again(draft: Draft, response: Response) -> None:
-    """A reply that nobody heard and that ended by our fault is asked for again, once."""
-    if response.is_default and not response.was_heard and response.request.origin != "recovery":
+def owe_again(draft: Draft, response: Response) -> bool:
+    """A reply that nobody heard and that ended by our fault is asked for again, once; whether it is."""
+    is_owed = response.is_default and not response.was_heard and response.request.origin != "recovery"
+    if is_owed:
         draft.fact(f.ResponseHeld(replace(response.request, origin="recovery")))
+    return is_owed
 
 
 # ---------------------------------------------------------------------------------------------- calls

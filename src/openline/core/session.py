@@ -248,6 +248,7 @@ _DECIDE: dict[type, Callable[..., None]] = {
     i.CancelResponse: responses.cancel_response,
     i.LinkOpened: lifecycle.link_opened,
     i.LinkLost: lifecycle.link_lost,
+    i.LinkRenewed: lifecycle.link_renewed,
     i.SpeechStarted: turns.speech_started,
     i.SpeechStopped: turns.speech_stopped,
     i.TurnFinal: turns.turn_final,

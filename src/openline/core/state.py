@@ -45,7 +45,8 @@ class Connection:
 @dataclass(slots=True)
 class OpenTurn:
     """The user holds the floor. ``end`` is set once speech stopped. ``unheard``: a reply that this turn
-    cancelled before anybody heard it, asked for again if the turn turns out to be noise."""
+    cancelled before anybody heard it, asked for again if the turn turns out to be noise. ``link_epoch``: the
+    link that heard it last."""
 
     turn_id: TurnId
     item_id: ItemId
@@ -54,6 +55,7 @@ class OpenTurn:
     phase: str = "speaking"
     end: int | None = None
     unheard: ResponseRequest | None = None
+    link_epoch: int = 0
 
 
 @dataclass(slots=True)
@@ -143,10 +145,16 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Link:
+    """``refused``: the code of a refusal for good that no new attempt has answered yet, and ``why``; at
+    ``changed_ns`` it was opened or refused."""
+
     epoch: int = 0
     phase: str = "closed"
     attempt: int = 0
     hears: bool = False
+    refused: str = ""
+    why: str = ""
+    changed_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -203,6 +211,11 @@ class State:
         return None
 
     @property
+    def running(self) -> list[Response]:
+        """Responses that the link was asked for and has not finished."""
+        return [r for r in self.responses.values() if r.phase == "active" and not r.waits]
+
+    @property
     def speaker(self) -> Connection | None:
         for connection in self.connections.values():
             if connection.role == "speaker":
@@ -216,6 +229,14 @@ class State:
             if connection.role != "observer":
                 return True
         return False
+
+    @property
+    def speaks_unheard(self) -> bool:
+        """Somebody is in mid-utterance, and the link that is open has not heard of it yet."""
+        turn, link = self.turn, self.link
+        if turn is None or turn.end is not None or link.phase != "open":
+            return False
+        return turn.link_epoch != link.epoch
 
     def last_item_id(self) -> ItemId | None:
         return self.order[-1] if self.order else self.forked_after

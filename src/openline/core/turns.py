@@ -25,7 +25,11 @@ def _is_stale(draft: Draft, link_epoch: int) -> bool:
 def speech_started(draft: Draft, input_: i.SpeechStarted) -> None:
     state = draft.state
     detection = state.config.turn_detection
-    if _is_stale(draft, input_.link_epoch) or detection is None or state.turn is not None:
+    if _is_stale(draft, input_.link_epoch) or detection is None:
+        return
+    if state.turn is not None:
+        if state.speaks_unheard:
+            draft.fact(f.TurnContinued(state.turn.turn_id, state.turn.item_id, input_.link_epoch))
         return
     if state.active is not None:
         # Before the turn opens: whether the reply was heard decides if noise brings it back.
@@ -106,7 +110,7 @@ def turn_failed(draft: Draft, input_: i.TurnFailed) -> None:
         return
     turn = draft.state.turn
     if input_.item_id is None or (turn is not None and turn.item_id == input_.item_id):
-        abandon_turn(draft, "error")
+        abandon_turn(draft, "link_lost" if draft.state.speaks_unheard else "error")
     elif input_.item_id in draft.state.untranscribed:
         _transcribed(draft, input_.item_id, "", None, input_.reason)
 
@@ -199,8 +203,11 @@ def _check_transcripts(draft: Draft) -> None:
     state = draft.state
     limit = state.limits.transcription_ms
     turn = state.turn
-    if turn is not None and turn.phase == "deciding" and draft.elapsed_ms(turn.since_ns) >= limit:
-        abandon_turn(draft, "timeout")
+    if turn is not None and draft.elapsed_ms(turn.since_ns) >= limit:
+        if turn.phase == "deciding":
+            abandon_turn(draft, "timeout")
+        elif state.speaks_unheard:
+            abandon_turn(draft, "link_lost")
     for item_id, (_, _, since_ns) in list(state.untranscribed.items()):
         if draft.elapsed_ms(since_ns) >= limit:
             _transcribed(draft, item_id, "", None, "timeout")
@@ -219,10 +226,13 @@ def recover_turn(draft: Draft, recorded_until: int) -> None:
 
 
 def transcribe_pending(draft: Draft) -> None:
-    """A new link knows nothing of what the old one was asked to recognise: ask again."""
+    """A new link knows nothing of what the old one was asked to recognise, or was hearing: ask again."""
     for item_id, (_, audio, _) in draft.state.untranscribed.items():
         draft.effect(e.TranscribeAudio(item_id, audio))
     turn = draft.state.turn
-    if turn is not None:
-        assert turn.end is not None, "nobody speaks into a link that is not there"
+    if turn is None:
+        return
+    if turn.end is None:
+        draft.effect(e.HearAgain(turn.item_id, turn.start))
+    else:
         draft.effect(e.TranscribeAudio(turn.item_id, AudioRange(turn.start, turn.end)))

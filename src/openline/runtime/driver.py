@@ -36,6 +36,7 @@ from openline.ports import (
 from openline.runtime.linkhost import LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks, Track
 from openline.runtime.spool import SpoolDesk
+from openline.runtime.tail import CallerTail
 from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Role, Seq, TurnId
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ class Host(Protocol):
     def retire(self, driver: SessionDriver, error: Exception | None) -> None:
         """The driver has stopped; forget it."""
 
-    async def read_recording(self, driver: SessionDriver, track: str, start: int, end: int) -> bytes: ...
+    async def read_recording(self, driver: SessionDriver, track: str, start: int, end: int) -> bytes:
+        """What was recorded of [start, end), once it is on disk; b"" if it does not get there."""
 
 
 class SessionDriver:
@@ -101,6 +103,7 @@ class SessionDriver:
         self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
         self._heard_until = 0
         self.buffer_start = 0
+        self._tail = CallerTail()
         self._agent_until = 0
         hooks = PlayoutHooks(
             self._released_text,
@@ -269,6 +272,8 @@ class SessionDriver:
                 link.update(config)
             case e.TranscribeAudio(item_id, audio):
                 host.transcribe(item_id, audio)
+            case e.HearAgain(item_id, spoken_from):
+                host.hear_again(item_id, spoken_from)
             case e.DropAudio():
                 link.clear_audio()
             case _:
@@ -341,6 +346,10 @@ class SessionDriver:
         self._heard_until = start + samples
         if self.recorder is not None:
             self.recorder.write("caller", start, pcm)
+        else:
+            state = self.session.state
+            is_open = state.turn is not None or state.config.turn_detection is None
+            self._tail.add(start, pcm, is_speech=is_open)
         if self.link is not None:
             self.link.append(pcm, start)
 
@@ -450,8 +459,11 @@ class SessionDriver:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def read_recording(self, track: str, start: int, end: int) -> bytes:
-        return await self.host.read_recording(self, track, start, end)
+    async def caller_audio(self, start: int, end: int) -> bytes:
+        """[start, end) of what the caller said: from the recording, else from memory; b"" if it is not to be had."""
+        if self.recorder is not None:
+            return await self.host.read_recording(self, "caller", start, end)
+        return self._tail.read(start, end)
 
     def stop(self, error: Exception | None = None) -> None:
         """Step down: no more output, no more input. Clients are told to resume (elsewhere or here again)."""

@@ -39,6 +39,9 @@ LINEAGE_MAX = 256
 FORKS = "forks"
 """Where the store keeps which sessions go on from one: while there are any, that one may not be deleted."""
 DRAIN_POLL_S = 0.05
+RECORDED_POLL_S = 0.05
+RECORDED_TRIES = 40
+"""A recorder writes several times a second; what is not on disk after two seconds was dropped."""
 
 
 class Recordings(Protocol):
@@ -422,7 +425,12 @@ class Gateway:
     async def read_recording(self, driver: SessionDriver, track: str, start: int, end: int) -> bytes:
         if self.recordings is None:
             return b""
-        return await self.recordings.read(driver.session.state.session, track, start, end)
+        session = driver.session.state.session
+        for _ in range(RECORDED_TRIES):
+            if await self.recordings.length(session, track) >= end:
+                return await self.recordings.read(session, track, start, end)
+            await asyncio.sleep(RECORDED_POLL_S)
+        return b""
 
     # -- letting go
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
@@ -27,7 +28,15 @@ OPEN_TIMEOUT_S = 15.0
 """A link that is not open by then counts as lost (TLS and a cold model included)."""
 GAPS_MAX = 4_096
 HELD_MAX_MS = 30_000
-"""Caller audio kept for a link that is still opening (DESIGN §5: at most 30 s); the oldest goes first."""
+"""Caller audio kept for a link that is still opening (DESIGN §5: at most 30 s); the oldest goes first. An utterance
+that is longer is not given to a new link again either."""
+PRE_ROLL_MS = 300
+"""Heard again from so long before speech began (DESIGN §5)."""
+SAMPLES_PER_MS = 24
+REPLAY_BYTES = 48_000
+"""A second at a time, so that half a minute does not hold up the loop."""
+JITTER = 0.25
+"""Share by which a delay may be longer: the links of a node that fell together do not come back together."""
 
 
 class TrackMap:
@@ -50,6 +59,14 @@ class TrackMap:
     def to_track(self, link: int) -> int:
         at = bisect_right(self._links, link) - 1
         return self._tracks[at] + link - self._links[at]
+
+    def start_to_track(self, link: int, padding: int) -> int:
+        """Where speech began. A link subtracts ``padding`` samples from where it heard it; if a gap lies within them
+        the speech began behind the gap, and what was said before it is not a part of it."""
+        at = bisect_right(self._links, link)
+        if at < len(self._links) and self._links[at] - link <= padding:
+            return self._tracks[at] - (self._links[at] - link)
+        return self.to_track(link)
 
     def to_link(self, track: int) -> int:
         at = max(0, bisect_right(self._tracks, track) - 1)
@@ -83,7 +100,7 @@ class LinkHost:
 
     async def _open(self, factory: LinkFactory, delay_s: float) -> None:
         if delay_s:
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(delay_s * (1 + JITTER * random.random()))
         state = self._driver.session.state
         try:
             config = self._config = state.config
@@ -118,12 +135,15 @@ class LinkHost:
             return
         assert self.link is not None
         if track_position != self._next_position:
-            if self.map.to_track(self._appended) != track_position:
-                self.map.gap(self._appended, track_position)
+            self._skip_to(track_position)
         samples = len(pcm) // 2
         self._appended += samples
         self._next_position = track_position + samples
         self.link.append_audio(pcm)
+
+    def _skip_to(self, track_position: int) -> None:
+        if self.map.to_track(self._appended) != track_position:
+            self.map.gap(self._appended, track_position)
 
     def _hold(self, held: deque[tuple[bytes, int]], pcm: bytes, track_position: int) -> None:
         held.append((pcm, track_position))
@@ -143,11 +163,38 @@ class LinkHost:
             self._driver.spawn(self._recover(item_id, audio))
 
     async def _recover(self, item_id: ItemId, audio: AudioRange) -> None:
-        pcm = await self._driver.read_recording("caller", audio.start, audio.end)
+        pcm = await self._driver.caller_audio(audio.start, audio.end)
         if self._is_closed or self.link is None:
             return
         if not pcm or not self.link.recognize(item_id, pcm):
             self.turn_failed(item_id, "audio_not_recorded")
+
+    def hear_again(self, item_id: ItemId, start: int) -> None:
+        """Give this link the utterance that began at track sample ``start`` on an earlier one."""
+        self._driver.spawn(self._hear_again(item_id, start))
+
+    async def _hear_again(self, item_id: ItemId, start: int) -> None:
+        begin = max(0, start - PRE_ROLL_MS * SAMPLES_PER_MS)
+        end = self._held[0][1] if self._held else self._driver.heard_until
+        is_short = self._driver.heard_until - begin <= (HELD_MAX_MS + PRE_ROLL_MS) * SAMPLES_PER_MS
+        pcm = await self._driver.caller_audio(begin, end) if is_short else b""
+        for at in range(0, len(pcm), REPLAY_BYTES):
+            if self._is_closed or self.link is None:
+                return
+            piece = pcm[at : at + REPLAY_BYTES]
+            self._skip_to(begin + at // 2)
+            self._appended += len(piece) // 2
+            self.link.replay_audio(piece)
+            await asyncio.sleep(0)
+        if not self._is_closed:
+            self._release_held()
+            if not pcm:
+                self.turn_failed(item_id, "audio_not_kept")
+
+    def _release_held(self) -> None:
+        held, self._held = self._held, None
+        for pcm, track_position in held or ():
+            self.append(pcm, track_position)
 
     # -- the sink: the link's life
 
@@ -158,10 +205,9 @@ class LinkHost:
                 self.link.update(config)  # changed while the link was opening
             hears = self.link is not None and self.link.hears
             model = config.model
-            held, self._held = self._held, None
             self._driver.offer(i.LinkOpened(self.epoch, model, hears))
-            for pcm, track_position in held or ():
-                self.append(pcm, track_position)
+            if not self._driver.session.state.speaks_unheard:  # else what was said before it goes first
+                self._release_held()
 
     def lost(self, error: Exception) -> None:
         if self._is_closed:
@@ -172,15 +218,22 @@ class LinkHost:
         log.warning("link of session %s lost: %s (%s)", self._driver.session.state.session, code, why)
         cuts = self._driver.playout.cuts()
         permanent = isinstance(error, LinkRejected)
+        cause = error.cause if isinstance(error, LinkError) else ""
         self.close()
-        self._driver.offer(i.LinkLost(self.epoch, code, permanent, cuts))
+        self._driver.offer(i.LinkLost(self.epoch, code, permanent, cuts, cause))
+
+    def renewed(self, why: str) -> None:
+        self._offer(i.LinkRenewed(self.epoch, why))
 
     # -- the sink: the user's side
 
     def speech_started(self, start: int) -> None:
         if not self._is_closed:
             cuts = self._driver.playout.cuts()
-            self._driver.offer(i.SpeechStarted(self.epoch, self.map.to_track(start), cuts))
+            detection = self._driver.session.state.config.turn_detection
+            padding = detection.prefix_padding_ms if detection is not None else 0
+            begin = self.map.start_to_track(start, padding * SAMPLES_PER_MS)
+            self._driver.offer(i.SpeechStarted(self.epoch, begin, cuts))
             # Decided: what was cut is gone, and what was not (interruptions off, another reply) goes on.
             self._driver.playout.hold(False)
 

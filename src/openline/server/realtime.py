@@ -473,7 +473,7 @@ class RealtimeConnection:
         if before is not None:
             await asyncio.wait([before])
         assert self._driver is not None
-        pcm = await self._driver.read_recording("caller", audio.start, audio.end)
+        pcm = await self._driver.caller_audio(audio.start, audio.end)
         self._send_retrieved(item, pcm)
 
     def _send_retrieved(self, item: Item, pcm: bytes) -> None:

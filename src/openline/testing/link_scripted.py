@@ -18,6 +18,7 @@ from openline.errors import LinkError, LinkRejected, LinkUnavailable
 from openline.ports import LinkSink, ModelLink, ResponseStart
 from openline.testing.emulated_net import Scheduler
 from openline.testing.scripts import (
+    FRAME_SAMPLES,
     RATE,
     Heard,
     ReplyPlan,
@@ -131,6 +132,10 @@ class ScriptedLink(ModelLink):
         heard = self._ears.push(pcm)
         if heard is not None and self._sink is not None and self._config.turn_detection is not None:
             self._hear(heard, self._sink)
+
+    def replay_audio(self, pcm: bytes) -> None:
+        for at in range(0, len(pcm), FRAME_SAMPLES * 2):  # its ears know frames, not streams
+            self.append_audio(pcm[at : at + FRAME_SAMPLES * 2])
 
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
         self.calls.append(LinkCall("commit_audio", item_id))

@@ -10,6 +10,7 @@ TABLE = """
     OpenLink link waits            CloseLink link at-once          StartResponse link waits
     StopResponse link at-once      AddItem link waits              RemoveItem link waits
     CutItem link waits             ConfigureLink link waits        TranscribeAudio link waits
+    HearAgain link waits
     DropAudio link at-once         PrepareReply link waits         ClearPlayout connection at-once
     SendError connection waits     SendReceipt connection waits    ResendItem connection waits
     CloseConnection connection waits                               RunTool durable waits

@@ -8,8 +8,8 @@ from openline.types import ConnectionId, Epoch, ItemId, ResponseId, Seq, Session
 
 NAMES = """
     OpenSession TakeOwnership Attach Detach EndSession TimePassed UpdateConfig CreateItem DeleteItem TruncateItem
-    CommitAudio ClearAudio CreateResponse CancelResponse LinkOpened LinkLost SpeechStarted SpeechStopped TurnFinal
-    TurnFailed ReplyPrepared MessageStarted MessageProgress MessageFinished CallStarted CallFinished
+    CommitAudio ClearAudio CreateResponse CancelResponse LinkOpened LinkLost LinkRenewed SpeechStarted SpeechStopped
+    TurnFinal TurnFailed ReplyPrepared MessageStarted MessageProgress MessageFinished CallStarted CallFinished
     ResponseGenerated ResponseReleased ResponseFailed Heard ToolSettled SegmentRecorded MediaDropped
 """
 
@@ -38,6 +38,6 @@ def test_defaults() -> None:
     assert i.CreateResponse(request) == i.CreateResponse(request, nobody, "")
     assert i.CancelResponse() == i.CancelResponse(None, (), "client_cancelled", nobody, "")
     assert i.LinkOpened(1) == i.LinkOpened(1, "", False)
-    assert i.LinkLost(1, "c") == i.LinkLost(1, "c", False, ())
+    assert i.LinkLost(1, "c") == i.LinkLost(1, "c", False, (), "")
     assert i.SpeechStarted(1, 0) == i.SpeechStarted(1, 0, ())
     assert i.ResponseGenerated(1, ResponseId("r"), Usage()).reason == "completed"

@@ -276,7 +276,7 @@ def test_nobody_is_kept_waiting_who_is_not_there() -> None:
     call = live_call()
     speak(call, "what time is it")
     call.give(i.Detach(CONN))
-    call.ms += 20_000
+    call.ms += 14_999
     assert call.give(i.TimePassed()).facts == ()
 
 

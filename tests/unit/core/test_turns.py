@@ -73,6 +73,8 @@ def test_a_reply_that_nobody_heard_comes_back_when_the_speech_that_cut_it_is_los
             call.give(i.Attach(ConnectionId("again"), "speaker"))
         case "link_lost":
             call.give(i.LinkLost(1, "link_unavailable"))
+            call.give(i.LinkOpened(2))
+            call.give(i.TurnFailed(2, "audio_not_kept"))
         case "error":
             call.give(i.TurnFailed(1, "speech_failed"))
         case "timeout":

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +15,21 @@ from openline.core.model import AudioRange, Usage
 from openline.errors import LinkUnavailable
 from openline.runtime.linkhost import GAPS_MAX, OPEN_TIMEOUT_S, TrackMap
 from openline.testing.link_scripted import ScriptedLinkFactory
-from openline.testing.scripts import ReplyPlan
+from openline.testing.scripts import ReplyPlan, scripted_silence, scripted_speech
 from openline.testing.virtual_time import run_virtual
-from openline.types import CallId, ItemId, ResponseId
+from openline.types import CallId, ConnectionId, ItemId, ResponseId
 from runtime_gateway import Caller, Recordings, ask, facts_of, house, speak
+
+
+class Tape(Recordings):
+    """Keeps the caller's track, and has it on disk a quarter of a second late, as a recorder does."""
+
+    def write(self, track: str, start: int, pcm: bytes) -> None:
+        asyncio.get_running_loop().call_later(0.25, self._write, track, start, pcm)
+
+    def _write(self, track: str, start: int, pcm: bytes) -> None:
+        kept = self.stored.get(track, b"")
+        self.stored[track] = kept[: 2 * start].ljust(2 * start, b"\0") + pcm
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -59,6 +71,16 @@ def test_order_is_kept_both_ways_also_inside_gaps(steps: list[tuple[int, int]], 
     assert there == sorted(there)
     assert back == sorted(back)
     assert all(track_map.to_link(track_map.to_track(position)) == position for position in asked)
+
+
+@pytest.mark.parametrize(
+    ("link", "track"),
+    [(0, 0), (2_399, 2_399), (2_400, 87_600), (9_599, 94_799), (9_600, 94_800), (9_700, 94_900)],
+)
+def test_speech_that_began_with_a_gap_in_its_padding_began_behind_the_gap(link: int, track: int) -> None:
+    known = TrackMap()
+    known.gap(9_600, 94_800)
+    assert known.start_to_track(link, 7_200) == track
 
 
 def test_a_line_full_of_gaps_keeps_a_bounded_map() -> None:
@@ -199,18 +221,73 @@ def test_unavailable_is_tried_again_after_longer_and_longer_waits() -> None:
     run(story())
 
 
-def test_a_lost_link_that_was_cut_in_speech_leaves_no_open_turn() -> None:
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_who_is_in_mid_utterance_is_heard_to_the_end_by_the_next_link(is_recorded: bool) -> None:
+    """B11, G12: the new link is given the speech from its beginning, and one turn with all its words comes of it."""
+
+    async def story() -> None:
+        recordings = Tape() if is_recorded else None
+        async with house(recordings=recordings) as home:
+            driver = await home.call(Caller())
+            await speak(driver, "before", ms=300)
+            await asyncio.sleep(10)
+            audio = scripted_speech("one long sentence", 2_000) + scripted_silence(800)
+            frames = [audio[at : at + 960] for at in range(0, len(audio), 960)]
+            for number, frame in enumerate(frames):
+                if number == 50:
+                    assert driver.link is not None and driver.session.state.turn is not None
+                    driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
+                driver.append_audio(frame)
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(5)
+            heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
+            assert heard == ["before", "one long sentence"]
+            names = facts_of(home.log, driver.session.state.session)
+            assert "openline.turn.continued" in names and "openline.turn.abandoned" not in names
+            assert names.count("response.done") == 2
+
+    run(story())
+
+
+@pytest.mark.parametrize("why", ["too long", "not on disk"])
+def test_an_utterance_that_cannot_be_given_again_is_given_up_and_the_call_goes_on(why: str) -> None:
+    async def story() -> None:
+        recordings = Recordings() if why == "not on disk" else None
+        async with house(recordings=recordings) as home:
+            driver = await home.call(Caller())
+            audio = scripted_speech("endless", 33_000 if why == "too long" else 1_000)
+            for at in range(0, len(audio), 960):
+                driver.append_audio(audio[at : at + 960])
+                await asyncio.sleep(0.02)
+            assert driver.link is not None and driver.session.state.turn is not None
+            driver.link.lost(LinkUnavailable("the wire"))
+            await asyncio.sleep(5)
+            assert driver.session.state.turn is None
+            await speak(driver, "hello again")
+            await asyncio.sleep(5)
+            assert [i.text for i in driver.session.state.conversation() if i.role == "user"] == [
+                "hello again"
+            ]
+            names = facts_of(home.log, driver.session.state.session)
+            assert names.count("openline.turn.abandoned") == 1
+
+    run(story())
+
+
+def test_a_turn_that_was_cleared_while_its_link_opened_leaves_nothing_held() -> None:
     async def story() -> None:
         async with house() as home:
             driver = await home.call(Caller())
-            await speak(driver, "say cut", ms=300, pause_ms=0)
-            assert driver.session.state.turn is not None
+            await speak(driver, "never mind", ms=300, pause_ms=0)
             assert driver.link is not None
             driver.link.lost(LinkUnavailable("the wire"))
+            driver.offer(i.ClearAudio(ConnectionId("conn_1")))
+            assert driver.session.state.turn is None
             await asyncio.sleep(2)
-            names = facts_of(home.log, driver.session.state.session)
-            ended = names.count("openline.turn.abandoned") + names.count("openline.turn.committed")
-            assert ended == names.count("input_audio_buffer.speech_started")
+            await speak(driver, "something else")
+            await asyncio.sleep(5)
+            heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
+            assert heard[-1] == "something else"
 
     run(story())
 

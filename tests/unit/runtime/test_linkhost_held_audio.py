@@ -34,7 +34,10 @@ class Driver:
 
     def __init__(self) -> None:
         state = SimpleNamespace(
-            session="sess_test", config=SimpleNamespace(model="test"), conversation=lambda: ()
+            session="sess_test",
+            config=SimpleNamespace(model="test"),
+            conversation=lambda: (),
+            speaks_unheard=False,
         )
         self.session = SimpleNamespace(state=state)
         self.offered: list[i.Input] = []
