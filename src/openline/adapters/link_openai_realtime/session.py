@@ -179,10 +179,6 @@ class ProviderSession:
 
     # -- judging it
 
-    @property
-    def is_writable(self) -> bool:
-        return self._socket is not None and self._socket.is_writable
-
     def check(self, now: float, *, stall_s: float, dead_s: float, ping_s: float) -> None:
         """Judge by received bytes; ping a quiet line. ``now`` on the loop's clock."""
         socket = self._socket
@@ -217,8 +213,10 @@ class ProviderSession:
             self._command("session.update", session=changes)
 
     def append(self, pcm: bytes) -> None:
-        if self.is_writable:
-            self.turns.append(pcm)
+        socket = self._socket
+        if socket is not None and socket.is_writable:
+            self.turns.sent(len(pcm) // 2)
+            socket.send(upstream.append_audio(pcm))
         else:
             self._counts["dropped_audio"] += 1
             self.turns.skip(len(pcm) // 2)
@@ -249,7 +247,7 @@ class ProviderSession:
 
     # -- what comes
 
-    def _arrived(self, payload: bytes) -> None:
+    def _arrived(self, payload: bytes | memoryview) -> None:
         event = upstream.decode(payload)
         self._handlers[type(event)](event)
 

@@ -29,6 +29,7 @@ from openline.errors import ConfigError, LinkError, LinkRejected, LinkUnavailabl
 from openline.wire.upstream import ErrorBody, word
 
 NO_CODE, ABNORMAL = 1005, 1006
+_TEXT, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE
 CLOSE_DEADLINE_S = 2.0
 WRITE_HIGH_BYTES = 256 * 1024
 """Unsent bytes (4 s of audio) above which caller audio is dropped: late audio is of no use to a turn."""
@@ -191,16 +192,36 @@ class SocketSettings:
 class Socket(WSListener):
     """One WebSocket to a provider. ``on_text`` gets whole messages, ``on_closed`` comes exactly once.
 
-    Loop only. After ``cut`` or ``close`` neither is called.
+    Loop only. After ``cut`` or ``close`` neither is called. A message may lie in picows' read buffer: it is
+    good only until ``on_text`` returns.
     """
 
+    __slots__ = (
+        "_is_over",
+        "_max_bytes",
+        "_now",
+        "_on_closed",
+        "_on_text",
+        "_parts",
+        "_put",
+        "_told",
+        "_transport",
+        "alive_at",
+        "heard_at",
+        "is_writable",
+    )
+
     def __init__(
-        self, on_text: Callable[[bytes], None], on_closed: Callable[[Closed], None], max_bytes: int
+        self,
+        on_text: Callable[[bytes | memoryview], None],
+        on_closed: Callable[[Closed], None],
+        max_bytes: int,
     ) -> None:
         self._on_text = on_text
         self._on_closed = on_closed
         self._max_bytes = max_bytes
         self._transport: WSTransport | None = None
+        self._put: Callable[[WSMsgType, bytes], None] = _drop
         self._parts: bytearray | None = None
         self._told: Closed | None = None
         self._is_over = False
@@ -238,9 +259,7 @@ class Socket(WSListener):
 
     def send(self, payload: bytes) -> None:
         """One text message; dropped once the socket is gone (``on_closed`` has said so or will)."""
-        transport = self._transport
-        if transport is not None and not transport.is_disconnected:
-            transport.send(WSMsgType.TEXT, payload)
+        self._put(_TEXT, payload)
 
     def ping(self) -> None:
         if self._transport is not None and not self._transport.is_disconnected:
@@ -250,21 +269,22 @@ class Socket(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
+        self._put = transport.send
         transport.underlying_transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         self.alive_at = self._now()
-        if kind is WSMsgType.TEXT and frame.fin:
-            self._deliver(frame.get_payload_as_bytes())
-        elif kind is WSMsgType.CLOSE:
+        if kind is _TEXT and frame.fin:
+            self._deliver(frame.get_payload_as_memoryview())
+        elif kind is _CLOSE:
             payload = frame.get_payload_as_bytes()
             code = int.from_bytes(payload[:2], "big") or NO_CODE
             self._told = Closed(code, payload[2:].decode("utf-8", "replace"))
             if not transport.is_close_frame_sent:
                 transport.send_close(cast("WSCloseCode", 1000))
             transport.disconnect()
-        elif kind is WSMsgType.TEXT or kind is WSMsgType.CONTINUATION:
+        elif kind is _TEXT or kind is _CONTINUATION:
             self._assemble(transport, frame)
 
     def _assemble(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -278,12 +298,13 @@ class Socket(WSListener):
             self._parts = None
             self._deliver(bytes(parts))
 
-    def _deliver(self, payload: bytes) -> None:
+    def _deliver(self, payload: bytes | memoryview) -> None:
         self.heard_at = self.alive_at
         if not self._is_over:
             self._on_text(payload)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._put = _drop
         if self._is_over:
             return
         self._is_over = True
@@ -302,10 +323,14 @@ class Socket(WSListener):
         self.is_writable = True
 
 
+def _drop(kind: WSMsgType, payload: bytes) -> None:
+    """Not open yet, or gone: nobody will read this."""
+
+
 async def connect(
     address: Address,
     key: str,
-    on_text: Callable[[bytes], None],
+    on_text: Callable[[bytes | memoryview], None],
     on_closed: Callable[[Closed], None],
     settings: SocketSettings,
     tls: ssl.SSLContext | None,

@@ -68,9 +68,9 @@ class Turns:
         self.position = self._last_end = position
         self._offset = position - replayed
 
-    def append(self, pcm: bytes) -> None:
-        self.position += len(pcm) // 2
-        self._send(upstream.append_audio(pcm))
+    def sent(self, samples: int) -> None:
+        """Audio that goes to the provider."""
+        self.position += samples
 
     def skip(self, samples: int) -> None:
         """Audio that was not sent: the provider's clock falls behind ours by so much."""
