@@ -23,11 +23,19 @@ def build() -> Path | None:
     TARGET.parent.mkdir(exist_ok=True)
     # Linked beside and moved: two harnesses at once must not run half a file.
     fresh = TARGET.with_suffix(".new")
-    subprocess.run(
-        [compiler, *FLAGS, "-o", str(fresh), *(str(p) for p in inputs if p.suffix == ".c")], check=True
-    )
+    sources = [str(path) for path in inputs if path.suffix == ".c"]
+    subprocess.run([compiler, *FLAGS, "-o", str(fresh), *sources, *_tls_flags(compiler)], check=True)
     fresh.replace(TARGET)
     return TARGET
+
+
+def _tls_flags(compiler: str) -> list[str]:
+    """What links OpenSSL 3, if its headers and libraries are there: the upstream server speaks TLS with it."""
+    probe = '#include <openssl/ssl.h>\nint main(void) { return EVP_EC_gen("P-256") == 0 || SSL_CTX_new(TLS_server_method()) == 0; }\n'
+    flags = ["-DHAVE_TLS", "-lssl", "-lcrypto"]
+    command = [compiler, "-x", "c", "-", "-o", "/dev/null", *flags[1:]]
+    found = subprocess.run(command, input=probe, text=True, capture_output=True)
+    return flags if found.returncode == 0 else []
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,16 @@ class Gateway:
     """
 
     def __init__(
-        self, load: Load, make_command: Callable[..., list[str]] = command, *, data: Path | None = None
+        self,
+        load: Load,
+        make_command: Callable[..., list[str]] = command,
+        *,
+        data: Path | None = None,
+        environment: Mapping[str, str] = {},
     ) -> None:
         self._load = load
         self._make_command = make_command
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         self._own_data = data is None
         self.data = data or Path(tempfile.mkdtemp(prefix="openline-bench-"))
         self.port = 0
@@ -94,7 +100,7 @@ class Gateway:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=self._environment,
             preexec_fn=(lambda: pin(GATEWAY_CORE)) if self._load.gateway.get("pinned", True) else unpin,
         )
 

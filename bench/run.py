@@ -10,21 +10,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import time
 from dataclasses import replace
 from typing import Any
 
-from bench import durable, latency, loop_lag, replay, results, tool_calls
-from bench.gateway import HARNESS_CORE, Gateway
-from bench.generator import Result, run_load
+from bench import beside, durable, latency, loop_lag, relay, replay, results, tool_calls
+from bench.carried import line, one_run
+from bench.gateway import HARNESS_CORE
+from bench.generator import Result
 from bench.load_file import Load, all_loads
 from bench.proc import pin
-
-P99_LIMIT_MS = 10.0
-RATE_TOLERANCE = 0.98
-"""A run that moved fewer frames than this share of what was offered has not carried its load."""
-NOISY_CORE = 0.25
-"""Other work on the machine, in cores, above which a failed run is repeated once (performance.md §0)."""
 
 
 def main(arguments: list[str]) -> int:
@@ -60,6 +54,10 @@ def measure(load: Load, *, is_quick: bool = False) -> dict[str, Any]:
     match load.kind:
         case "capacity":
             return capacity(load, is_quick)
+        case "relay":
+            return relay.measure(load, is_quick=is_quick)
+        case "peers":
+            return beside.measure(load, is_quick=is_quick)
         case "load":
             return fixed_load(load, is_quick)
         case "durable":
@@ -82,11 +80,11 @@ def capacity(load: Load, is_quick: bool) -> dict[str, Any]:
     runs: list[Result] = []
     best = 0
     for sessions in load.sessions:
-        here = [_one_run(load, sessions, is_quick) for _ in range(repeats)]
+        here = [one_run(load, sessions, is_quick=is_quick) for _ in range(repeats)]
         runs += here
         good = sum(not run["faults"] for run in here)
         for run in here:
-            print(f"   {_line(run)}")
+            print(f"   {line(run)}")
         if all(run["void"] for run in here):
             print(f"   {sessions} sessions: void, the generator was the limit")
             break
@@ -100,72 +98,17 @@ def capacity(load: Load, is_quick: bool) -> dict[str, Any]:
 def fixed_load(load: Load, is_quick: bool) -> dict[str, Any]:
     """The same load ``repeats`` times; the run in the middle (by its first target) stands for it."""
     repeats = 1 if is_quick else int(load.number("repeats", 3))
-    runs = [_one_run(load, load.sessions[0], is_quick) for _ in range(repeats)]
+    runs = [one_run(load, load.sessions[0], is_quick=is_quick) for _ in range(repeats)]
     for run in runs:
-        print(f"   {_line(run)}")
+        print(f"   {line(run)}")
     runs.sort(key=lambda run: results.value_of({"run": run}, load.targets[0]) or 0.0)
     return {"run": runs[len(runs) // 2], "runs": runs}
-
-
-def _one_run(load: Load, sessions: int, is_quick: bool) -> Result:
-    for attempt in range(2):
-        with Gateway(load) as gateway:
-            run = run_load(
-                load,
-                gateway,
-                sessions=sessions,
-                warmup_s=2 if is_quick else load.number("warmup_s", 6),
-                seconds_s=5 if is_quick else load.number("seconds_s", 20),
-            )
-        run["faults"] = faults(load, run)
-        if not run["faults"] or run["other_core"] < NOISY_CORE or attempt:
-            return run
-        time.sleep(2)
-    raise AssertionError("the second attempt returns")
-
-
-def faults(load: Load, run: Result) -> list[str]:
-    """Why a run does not count as carried; empty if it does."""
-    found = [name for name in ("stalls", "errors", "lost", "dropped_up") if run[name]]
-    if run["void"]:
-        found.append("void")
-    for lane in ("audio", "text", "up"):
-        measured = run[lane]
-        if measured is not None and measured["p99_ms"] is not None and measured["p99_ms"] >= P99_LIMIT_MS:
-            found.append(f"{lane} p99 {measured['p99_ms']:.1f} ms")
-    if (
-        "load" in str(load.gateway.get("model", ""))
-        and load.client.get("mode") != "items"
-        and run["up"] is None
-    ):
-        found.append("no figures of the way up")
-    if load.client.get("mode", "vad") != "items":
-        offered = run["sessions"] * 1000 / int(load.client.get("frame_ms", 20))
-        if run["per_s"]["frames_up"] < RATE_TOLERANCE * offered:
-            found.append("fewer frames up than offered")
-        if run["up"] is not None and run["up"]["per_s"] < RATE_TOLERANCE * offered:
-            found.append("fewer frames through than offered")
-    return found
 
 
 def _middle(runs: list[Result]) -> Result | None:
     if not runs:
         return None
     return sorted(runs, key=lambda run: float(run["gateway"]["core"]))[len(runs) // 2]
-
-
-def _line(run: Result) -> str:
-    def p99(lane: str) -> str:
-        measured = run[lane]
-        return "-" if measured is None or measured["p99_ms"] is None else f"{measured['p99_ms']:.1f}"
-
-    down = run["per_s"]["media_down"] + run["per_s"]["partial_down"]
-    return (
-        f"{run['sessions']} sessions: core {run['gateway']['core']:.2f}, p99 up {p99('up')} audio {p99('audio')} "
-        f"text {p99('text')} held {p99('held')} ms, down {down / run['sessions']:.0f}/s, "
-        f"{run['gateway']['kb_per_session']:.0f} kB a session, generator {run['generator_busy']:.2f}, "
-        f"other {run['other_core']:.2f}" + (f"; {', '.join(run['faults'])}" if run["faults"] else "")
-    )
 
 
 def _report(load: Load, measured: dict[str, Any], *, keep: bool) -> None:

@@ -275,6 +275,7 @@ int clients_ready(void) { return ready_count; }
 
 int64_t clients_run(int64_t now) {
     int64_t ramp_ns = (int64_t)opt.ramp_ms * 1000000;
+    if (!opt.sessions) return INT64_MAX;
     while (born_count < opt.sessions && now - started_at >= ramp_ns * born_count / opt.sessions) {
         connect_caller(&callers[born_count++]);
         now = now_ns();

@@ -36,7 +36,7 @@ static const struct {
 };
 
 static void usage(const char *what, const char *value) {
-    fprintf(stderr, "loadgen: %s '%s'. Options: --host --path --key TEXT, --mode vad|manual|items|idle, "
+    fprintf(stderr, "loadgen: %s '%s'. Options: --host --path --key TEXT, --mode vad|manual|items|idle|serve|cert, --upstream-cert PATH, "
                     "--warmup --seconds S", what, value);
     for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++)
         fprintf(stderr, ", %s %d..%d", NUMBERS[i].name, NUMBERS[i].least, NUMBERS[i].most);
@@ -57,23 +57,24 @@ static int take_number(const char *name, const char *value) {
 }
 
 static void take_options(int argc, char **argv) {
-    static const char *modes[] = {"vad", "manual", "items", "idle"};
+    static const char *modes[] = {"vad", "manual", "items", "idle", "serve", "cert"};
     for (int i = 1; i < argc; i += 2) {
         const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (take_number(name, value)) continue;
         if (!strcmp(name, "--host")) opt.host = value;
         else if (!strcmp(name, "--path")) opt.path = value;
         else if (!strcmp(name, "--key")) opt.key = value;
+        else if (!strcmp(name, "--upstream-cert")) opt.upstream_cert = value;
         else if (!strcmp(name, "--warmup")) opt.warmup_s = atof(value);
         else if (!strcmp(name, "--seconds")) opt.seconds_s = atof(value);
         else if (!strcmp(name, "--mode")) {
             opt.mode = -1;
-            for (int m = 0; m < 4; m++)
+            for (int m = 0; m < 6; m++)
                 if (!strcmp(value, modes[m])) opt.mode = m;
             if (opt.mode < 0) usage(name, value);
         } else usage("unknown option", name);
     }
-    if (!opt.port) usage("expected a port with", "--port");
+    if (!opt.port && opt.mode < MODE_SERVE) usage("expected a port with", "--port");
 }
 
 void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
@@ -95,9 +96,12 @@ static void print_result(double window_s, double busy) {
            "\"first_error\": \"%s\", ",
            (unsigned long long)res.turns, (unsigned long long)res.tool_calls, (unsigned long long)res.stalls,
            (unsigned long long)res.errors, (unsigned long long)res.lost, (unsigned long long)res.dropped_up, res.first_error);
+    printf("\"upstream_media_per_s\": %.1f, \"upstream_calls\": %llu, \"refused\": %llu, \"first_refused\": \"%s\", ", res.upstream_media / window_s,
+           (unsigned long long)res.upstream_calls, (unsigned long long)res.refused, res.first_refused);
     const struct { const char *name; histogram *h; } all[] = {
         {"audio", &res.audio}, {"text", &res.text}, {"held", &res.held}, {"committed", &res.committed},
-        {"reply", &res.reply}, {"send_lag", &res.send_lag}, {"upstream_up", &res.upstream_up}};
+        {"reply", &res.reply}, {"send_lag", &res.send_lag}, {"upstream_up", &res.upstream_up},
+        {"upstream_all", &res.upstream_all}, {"upstream_lag", &res.upstream_lag}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (i) printf(", ");
         histogram_print(stdout, all[i].name, all[i].h);
@@ -138,7 +142,12 @@ static void run_until(int64_t end, int stop_when_ready) {
 int main(int argc, char **argv) {
     take_options(argc, argv);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (opt.mode == MODE_CERT) {
+        tls_make(opt.upstream_cert ? opt.upstream_cert : "");
+        return 0;
+    }
     if (opt.upstream_port) upstream_init();
+    if (opt.mode == MODE_SERVE) opt.sessions = 0; /* only the upstream, until the window is over */
     clients_init();
     run_until(now_ns() + (int64_t)(READY_TIMEOUT_S * 1e9) + (int64_t)opt.ramp_ms * 1000000, 1);
     if (clients_ready() < opt.sessions) {

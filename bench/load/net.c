@@ -15,6 +15,9 @@
 enum { READ_SIZE = 256 * 1024, MAX_UNSENT = 256 * 1024, MAX_TEXT = 64 * 1024 };
 
 static uint8_t scratch[READ_SIZE];
+static conn *corked; /* its frames wait in `bundle` for one send */
+static uint8_t bundle[MAX_TEXT * 4];
+static size_t bundle_size;
 
 static void grow(uint8_t **buffer, size_t *room, size_t needed) {
     if (needed <= *room) return;
@@ -38,6 +41,7 @@ void conn_watch(conn *c) { watch(c, EPOLL_CTL_ADD); }
 void conn_kill(conn *c) {
     if (c->is_dead) return;
     c->is_dead = 1;
+    if (c->tls) tls_free(c);
     close(c->fd);
     free(c->in);
     free(c->out);
@@ -52,10 +56,41 @@ static void want_write(conn *c, int wanted) {
     watch(c, EPOLL_CTL_MOD);
 }
 
+/* Between cork and uncork a connection's frames go out together. One at a time; inner pairs do nothing. */
+static int cork_depth;
+
+void conn_cork(conn *c) {
+    if (cork_depth++ == 0) corked = c;
+}
+
+static void flush_bundle(conn *c) {
+    size_t size = bundle_size;
+    bundle_size = 0;
+    corked = NULL;
+    if (size) conn_send_raw(c, bundle, size);
+}
+
+void conn_uncork(conn *c) {
+    if (--cork_depth == 0) flush_bundle(c);
+}
+
+static ssize_t put(conn *c, const uint8_t *data, size_t size) {
+    return c->tls ? tls_send(c, data, size) : send(c->fd, data, size, MSG_NOSIGNAL);
+}
+
 void conn_send_raw(conn *c, const uint8_t *data, size_t size) {
     if (c->is_dead) return;
+    if (c == corked) {
+        if (bundle_size + size > sizeof bundle) {
+            flush_bundle(c);
+            corked = c;
+        }
+        memcpy(bundle + bundle_size, data, size);
+        bundle_size += size;
+        return;
+    }
     if (c->out_size == 0) {
-        ssize_t sent = send(c->fd, data, size, MSG_NOSIGNAL);
+        ssize_t sent = put(c, data, size);
         if (sent == (ssize_t)size) return;
         if (sent < 0 && errno != EAGAIN && errno != ENOTCONN) {
             conn_kill(c);
@@ -137,7 +172,7 @@ static void take(conn *c, uint8_t *data, size_t size) {
     while (!c->is_dead && c->is_upgraded && get_frame(data + at, size - at, &head)) {
         uint8_t *payload = data + at + head.header;
         at += head.header + head.length;
-        res.bytes_down += head.header + head.length;
+        if (c->is_client) res.bytes_down += head.header + head.length;
         on_frame(c, &head, payload);
     }
     if (c->is_dead) return;
@@ -149,8 +184,8 @@ static void take(conn *c, uint8_t *data, size_t size) {
     c->in_size = rest;
 }
 
-static void on_readable(conn *c) {
-    ssize_t got = recv(c->fd, scratch, sizeof scratch, 0);
+static void read_once(conn *c) {
+    ssize_t got = c->tls ? tls_recv(c, scratch, sizeof scratch) : recv(c->fd, scratch, sizeof scratch, 0);
     if (got == 0 || (got < 0 && errno != EAGAIN)) {
         conn_kill(c);
         return;
@@ -166,8 +201,14 @@ static void on_readable(conn *c) {
     take(c, c->in, c->in_size + (size_t)got);
 }
 
+static void on_readable(conn *c) {
+    /* A record that TLS has read ahead makes no event of its own. */
+    do read_once(c);
+    while (!c->is_dead && c->tls && tls_has_more(c));
+}
+
 static void on_writable(conn *c) {
-    ssize_t sent = send(c->fd, c->out, c->out_size, MSG_NOSIGNAL);
+    ssize_t sent = put(c, c->out, c->out_size);
     if (sent < 0 && errno != EAGAIN) {
         conn_kill(c);
         return;
@@ -185,35 +226,4 @@ void conn_on_epoll(conn *c, uint32_t events) {
         else want_write(c, 0);
     }
     if (!c->is_dead && (events & (EPOLLIN | EPOLLHUP | EPOLLERR))) on_readable(c);
-}
-
-char *json_value(char *text, size_t size, const char *name) {
-    char quoted[48];
-    int length = snprintf(quoted, sizeof quoted, "\"%s\":", name);
-    char *found = memmem(text, size, quoted, (size_t)length);
-    if (!found) return NULL;
-    found += length;
-    while (found < text + size && *found == ' ') found++;
-    if (found < text + size && *found == '"') found++;
-    return found < text + size ? found : NULL;
-}
-
-int json_is_type(const char *text, size_t size, const char *type) {
-    size_t length = strlen(type);
-    return size > length && memcmp(text, type, length) == 0 && text[length] == '"';
-}
-
-int64_t mark_delay_ns(const char *text, size_t size, int64_t now) {
-    const char *mark = memrchr(text, '~', size);
-    if (!mark || mark + 12 > text + size) return -1;
-    int64_t us = 0;
-    for (int i = 1; i <= 11; i++) {
-        char c = mark[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-        if (digit < 0) return -1;
-        us = us << 4 | digit;
-    }
-    int64_t mask = ((int64_t)1 << 44) - 1;
-    int64_t delay = ((now / 1000 & mask) - us) & mask;
-    return delay < 60000000 ? delay * 1000 : 0; /* a mark from the future is one of this very microsecond */
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bench import latency, results, run
+from bench import carried, latency, results, run
 from bench.build import build
 from bench.caller import read_wav
 from bench.gateway import Gateway, free_port
@@ -52,8 +52,8 @@ def test_the_generator_carries_a_load_with_turns_and_tools_and_times_both_ways()
     for lane in ("audio", "text", "held", "reply", "up", "committed"):
         assert 0 < result[lane]["p50_ms"] < 500, lane
     quiet = {"p99_ms": 1.0, "n": 400, "per_s": 200.0}
-    assert run.faults(load, {**result, "void": False, "audio": quiet, "text": quiet, "up": quiet}) == []
-    assert run.faults(load, {**result, "void": False, "audio": quiet, "text": quiet, "up": None}) != []
+    assert carried.faults(load, {**result, "void": False, "audio": quiet, "text": quiet, "up": quiet}) == []
+    assert carried.faults(load, {**result, "void": False, "audio": quiet, "text": quiet, "up": None}) != []
     assert result["gateway"]["rss_mb"] > 5 and 0 < result["gateway"]["core"] <= 1.2
 
 

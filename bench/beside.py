@@ -1,0 +1,189 @@
+"""The same relay work side by side: Openline and other runtimes, one after the other, on one core each.
+
+Same callers, same frames, same upstream server, same windows; the generator has the other core. Each candidate's
+limit is searched by steps: up while a run is carried (p99 of both ways below 10 ms, no stall, no frame short), down
+while it is not. That is done in rounds, all candidates in each, so that what the machine does besides hits all
+alike; the middle of the rounds counts and the spread is kept.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.carried import one_run, p99
+from bench.generator import Result
+from bench.load_file import Load
+from bench.relay import upstream_of
+
+ROOT = Path(__file__).parent.parent
+FRONTS = Path(__file__).parent / "peers"
+ENVIRONMENTS = ROOT / ".bench"
+PEERS = ("openai-agents", "livekit-agents", "pipecat")
+OURS = "openline"
+
+
+@dataclass
+class Candidate:
+    """``steps``: session counts to try, ascending; ``at``: where the search begins."""
+
+    name: str
+    steps: tuple[int, ...]
+    at: int
+    runs: list[Result]
+    limits: list[int]
+
+
+def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
+    """Sessions a core, CPU and memory a session of each, and how many times theirs ours is."""
+    rounds = 1 if is_quick else int(load.number("rounds", 3))
+    candidates = [_candidate(load, name) for name in (OURS, *PEERS) if _is_there(name)]
+    with tempfile.TemporaryDirectory(prefix="openline-bench-") as folder:
+        for number in range(rounds):
+            for candidate in candidates:
+                _search(load, candidate, Path(folder), is_quick=is_quick)
+                print(f"   round {number + 1}, {candidate.name}: {candidate.limits[-1]} sessions", flush=True)
+        for candidate in candidates:
+            # At one count for all: every program gets cheaper a session as it fills up.
+            _run(load, candidate, int(load.number("common_sessions", 20)), Path(folder), is_quick=is_quick)
+    found = {candidate.name.replace("-", "_"): _summary(load, candidate) for candidate in candidates}
+    return {"candidates": found, "times": _times(found)}
+
+
+def _candidate(load: Load, name: str) -> Candidate:
+    key = name.replace("-", "_")
+    steps = tuple(int(text) for text in load.text(f"{key}_steps", "10,20,40").split(","))
+    start = int(load.number(f"{key}_start", steps[0]))
+    return Candidate(name, steps, max(i for i, step in enumerate(steps) if step <= start), [], [])
+
+
+def _is_there(name: str) -> bool:
+    if name == OURS or _python(name).exists():
+        return True
+    return prepare(name)
+
+
+def _python(name: str) -> Path:
+    return ENVIRONMENTS / name / "bin" / "python"
+
+
+def prepare(name: str) -> bool:
+    """Make a peer's environment from its pins, with pip and whatever index it is set to. False, and why, if not."""
+    print(f"   {name}: making its environment in .bench/{name}", flush=True)
+    pins = FRONTS / f"{name}.txt"
+    for command in (
+        [sys.executable, "-m", "venv", str(ENVIRONMENTS / name)],
+        [str(_python(name)), "-m", "pip", "install", "--quiet", "--requirement", str(pins)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"   {name}: not measured: {done.stderr.strip().splitlines()[-1:]}")
+            return False
+    return True
+
+
+def _search(load: Load, candidate: Candidate, folder: Path, *, is_quick: bool) -> None:
+    """From where the last search ended: up while it is carried, else down until it is."""
+    at, best = candidate.at, -1
+    while 0 <= at < len(candidate.steps):
+        run = _run(load, candidate, candidate.steps[at], folder, is_quick=is_quick)
+        if not run["faults"]:
+            best = at
+            at += 1
+        elif best >= 0:
+            break
+        else:
+            at -= 1
+        if best >= 0 and candidate.at > best:
+            break  # It came down to here: the step above has failed already.
+    candidate.limits.append(candidate.steps[best] if best >= 0 else 0)
+    candidate.at = max(best, 0)
+
+
+def _run(load: Load, candidate: Candidate, sessions: int, folder: Path, *, is_quick: bool) -> Result:
+    with upstream_of(folder, is_tls=False) as (ours, environment, extra):
+        make_command = ours if candidate.name == OURS else _front(candidate.name, int(extra["upstream"]))
+        run = one_run(
+            load,
+            sessions,
+            is_quick=is_quick,
+            make_command=make_command,
+            environment=environment,
+            extra=extra,
+        )
+    candidate.runs.append(run)
+    print(
+        f"   {candidate.name}: {sessions} sessions: core {run['gateway']['core']:.2f}, p99 up {p99(run, 'up')} audio "
+        f"{p99(run, 'audio')} ms, {run['gateway']['kb_per_session']:.0f} kB a session, generator "
+        f"{run['generator_busy']:.2f}, other {run['other_core']:.2f}"
+        + (f"; {', '.join(run['faults'])}" if run["faults"] else ""),
+        flush=True,
+    )
+    return run
+
+
+def _front(name: str, upstream: int) -> Callable[..., list[str]]:
+    script = FRONTS / f"front_{name.replace('-', '_')}.py"
+
+    def command(load: Load, *, port: int, data: Path) -> list[str]:
+        url = f"ws://127.0.0.1:{upstream}/v1"
+        return [str(_python(name)), str(script), "--port", str(port), "--upstream", url]
+
+    return command
+
+
+def _summary(load: Load, candidate: Candidate) -> dict[str, Any]:
+    limit = int(statistics.median(candidate.limits))
+    common = int(load.number("common_sessions", 20))
+    return {
+        "sessions": limit,
+        "limits": candidate.limits,
+        "at_limit": _costs([run for run in candidate.runs if run["sessions"] == limit]),
+        "at_common": _costs([run for run in candidate.runs if run["sessions"] == common]),
+        "runs": candidate.runs,
+    }
+
+
+def _costs(runs: list[Result]) -> dict[str, float] | None:
+    """CPU in percent of a core, and kB, a session: the middle of the runs."""
+    if not runs:
+        return None
+    return {
+        "percent_core_per_session": round(
+            statistics.median(100 * run["gateway"]["core"] / run["sessions"] for run in runs), 3
+        ),
+        "kb_per_session": statistics.median(run["gateway"]["kb_per_session"] for run in runs),
+        "media_relayed": round(
+            statistics.median(
+                run["per_s"]["media_down"] / max(1.0, run["upstream_media_per_s"]) for run in runs
+            ),
+            3,
+        ),
+    }
+
+
+def _times(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Ours divided by theirs: sessions from the middles, and the least and most that the rounds allow."""
+    ours = found[OURS]
+    times = {}
+    for name, theirs in found.items():
+        if name == OURS or not min(theirs["limits"]):
+            continue
+        times[name] = {
+            "sessions": round(ours["sessions"] / theirs["sessions"], 2),
+            "least": round(min(ours["limits"]) / max(theirs["limits"]), 2),
+            "most": round(max(ours["limits"]) / min(theirs["limits"]), 2),
+        }
+        if ours["at_common"] and theirs["at_common"]:
+            times[name]["cpu_at_common"] = round(
+                theirs["at_common"]["percent_core_per_session"]
+                / ours["at_common"]["percent_core_per_session"],
+                2,
+            )
+    return times
