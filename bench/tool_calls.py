@@ -10,6 +10,9 @@ for Openline its own.
 ``openline_inside``   Openline runs the tool itself (a Realtime text session): the client asks once
 ``socket``            client -> double, without Openline: what its presence costs
 ``http1``, ``http2``  client -> double, connections kept alive and warmed; the whole context each turn
+``http1_bare``        the same with httpx and json alone: what of it is the stock client's own work on the history
+
+One conversation at a time: the clients share a process, and one would wait for the other's work.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import Any
 
 import httpx
 from openai import AsyncOpenAI
+from openai.types.responses import Response
 
 from bench.gateway import Gateway
 from bench.load_file import Load
@@ -49,7 +53,7 @@ TOOL: Json = {
     },
     "strict": False,
 }
-CANDIDATES = ("openline", "openline_stored", "openline_inside", "socket", "http1", "http2")
+CANDIDATES = ("openline", "openline_stored", "openline_inside", "socket", "http1", "http2", "http1_bare")
 TURN_S = 60.0
 
 
@@ -186,6 +190,27 @@ class HttpTalk(Talk):
         return found
 
 
+class BareTalk(HttpTalk):
+    """Without the stock client: encode, post, look for the last event."""
+
+    def __init__(self, setting: Setting, base_url: str) -> None:
+        super().__init__(setting, base_url, http2=False)
+        self._url = f"{base_url}/responses"
+        self._bare = httpx.AsyncClient(trust_env=False)
+
+    async def __aexit__(self, *_details: object) -> None:
+        await self._bare.aclose()
+        await super().__aexit__()
+
+    async def _post(self, context: list[Any]) -> Any:
+        body = {"input": context, "store": False, "stream": True, **self.asked}
+        last = ""
+        async with self._bare.stream("POST", self._url, json=body) as answer:
+            async for line in answer.aiter_lines():
+                last = line if line.startswith("data:") else last
+        return Response.model_validate(json.loads(last.removeprefix("data:"))["response"])
+
+
 class SocketTalk(Talk):
     """Responses WebSocket mode: what is new, and the id of what came before."""
 
@@ -267,40 +292,33 @@ class Bench:
                 return InsideTalk(setting, self._gateway)
             case "socket":
                 return SocketTalk(setting, self._socket)
+            case "http1_bare":
+                return BareTalk(setting, self._http)
             case _:
                 return HttpTalk(setting, self._http, http2=name == "http2")
 
-    async def timed(self, name: str, setting: Setting, conversations: int) -> Json:
-        """``conversations`` at once, each on a connection of its own, warmed; the mean of one. Seconds."""
+    async def timed(self, name: str, setting: Setting, repeats: int) -> Json:
+        """One conversation, ``repeats`` times on a new, warmed connection; the mean. Seconds."""
         self.double.set(setting)
         totals: list[float] = []
-        warmed, counted = asyncio.Barrier(conversations + 1), asyncio.Event()
-
-        async def one() -> None:
+        thought_s = client_s = turns = 0.0
+        for _ in range(repeats):
             async with self.talk(name, setting) as talk:
                 await talk.ask([{"role": "user", "content": "Warm up."}], warms=True)
-                await warmed.wait()
-                await counted.wait()
-                began = time.perf_counter()
+                before, cpu_s, began = self.double.stats(), time.process_time(), time.perf_counter()
                 await talk.run()
                 totals.append(time.perf_counter() - began)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(conversations):
-                group.create_task(one())
-            async with asyncio.timeout(TURN_S):
-                await warmed.wait()
-            before = await asyncio.to_thread(self.double.stats)
-            counted.set()
-        after = await asyncio.to_thread(self.double.stats)
-        model_s = (after["thought_s"] - before["thought_s"]) / conversations
-        turns = (after["responses"] - before["responses"]) / conversations
-        total_s = mean(totals)
+                client_s += time.process_time() - cpu_s
+                after = self.double.stats()
+            thought_s += after["thought_s"] - before["thought_s"]
+            turns += after["responses"] - before["responses"]
+        total_s, model_s, turns = mean(totals), thought_s / repeats, turns / repeats
         return {
             "total_s": round(total_s, 4),
             "model_s": round(model_s, 4),
             "transport_s": round(total_s - model_s, 4),
             "transport_ms_a_turn": round((total_s - model_s) * 1000 / turns, 2),
+            "client_cpu_s": round(client_s / repeats, 4),
             "fastest_s": round(min(totals), 4),
             "slowest_s": round(max(totals), 4),
             "turns": turns,
@@ -340,7 +358,7 @@ def measure(load: Load, *, is_quick: bool) -> Json:
     )
     if is_quick:
         base = replace(base, a_ms=50)
-    conversations = 1 if is_quick else int(load.number("conversations", 3))
+    repeats = 1 if is_quick else int(load.number("repeats", 1))
     rtts = [10.0] if is_quick else [float(text) for text in load.text("rtt_ms", "10,40,100").split(",")]
     os.environ["BENCH_RESULT_BYTES"] = str(base.result_bytes)
     unpin()  # Three processes that mostly wait: they may use every core.
@@ -352,28 +370,27 @@ def measure(load: Load, *, is_quick: bool) -> Json:
         load = replace(load, gateway={"model": "embedded", "arguments": arguments, "pinned": False})
         with Gateway(load) as gateway:
             bench = Bench(double, gateway.port)
-            return asyncio.run(_all(bench, base, rtts, conversations, is_quick=is_quick))
+            return asyncio.run(_all(bench, base, rtts, repeats, is_quick=is_quick))
 
 
-async def _all(bench: Bench, base: Setting, rtts: list[float], conversations: int, *, is_quick: bool) -> Json:
+async def _all(bench: Bench, base: Setting, rtts: list[float], repeats: int, *, is_quick: bool) -> Json:
     names = [name for name in CANDIDATES if name != "http2" or _has_h2()]
     measured: Json = {
         "line": "a delaying TCP proxy in the double's process, with slow start; no loss, no TLS"
     }
     measured["bytes"] = {name: await bench.counted(name, base) for name in names}
-    few = [name for name in names if name in ("openline", "socket", "http1", "http2")]
+    few = [name for name in names if name in ("openline", "socket", "http1", "http2", "http1_bare")]
     middle = rtts[len(rtts) // 2]
     for rtt in rtts:
         setting = replace(base, rtt_ms=rtt)
         chosen = names if rtt == middle else few
-        measured[f"rtt_{rtt:g}"] = await _row(bench.timed, chosen, setting, conversations)
+        measured[f"rtt_{rtt:g}"] = await _row(bench.timed, chosen, setting, repeats)
     at_40 = replace(base, rtt_ms=middle)
     sweep = [] if is_quick else [
         replace(at_40, slow_start=False),
-        replace(at_40, a_ms=100),
-        replace(at_40, b_us=500, http_cached=False),
+        replace(at_40, a_ms=100, b_us=500, http_cached=False),
     ]  # fmt: skip
-    measured["sweep"] = [await _row(bench.timed, few, setting, conversations) for setting in sweep]
+    measured["sweep"] = [await _row(bench.timed, few, setting, repeats) for setting in sweep]
     return measured
 
 
@@ -381,12 +398,12 @@ async def _row(
     timed: Callable[[str, Setting, int], Awaitable[Json]],
     names: list[str],
     setting: Setting,
-    conversations: int,
+    repeats: int,
 ) -> Json:
     row: Json = setting.named()
     for name in names:
-        row[name] = await timed(name, setting, conversations)
-    for other in ("http1", "http2"):
+        row[name] = await timed(name, setting, repeats)
+    for other in ("http1", "http2", "http1_bare"):
         if other in row:
             row[f"saved_{other}"] = _saved(row["openline"]["transport_s"], row[other]["transport_s"])
             row[f"whole_saved_{other}"] = _saved(row["openline"]["total_s"], row[other]["total_s"])
