@@ -227,7 +227,7 @@ class Story:
     def cut(self, words: Words, item_id: str = "") -> Cut:
         state = self.call.session.state
         if not item_id:
-            spoken = [k for k in state.order if state.entries[k].item.role == "assistant"]
+            spoken = [k for k in state.entries if state.entries[k].item.role == "assistant"]
             item_id = self.id(words, "item") or spoken[-1]
         source = words.options.get("source", "paced")
         assert source in ("assumed", "paced", "reported")

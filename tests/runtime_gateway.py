@@ -255,7 +255,7 @@ def typed(text: str, name: str = "item_typed", conn: str = "conn_1") -> i.Create
 
 def ask(driver: SessionDriver, text: str, conn: str = "conn_1") -> None:
     """A typed turn: the item and the wish for a reply."""
-    count = len(driver.session.state.order)
+    count = len(driver.session.state.entries)
     driver.offer(typed(text, f"item_typed_{count}", conn))
     driver.offer(i.CreateResponse(ResponseRequest(), conn=ConnectionId(conn)))
 

@@ -16,8 +16,8 @@ import pytest
 from source_tree import PACKAGE, Source, python_files
 
 PURE_STDLIB = frozenset(
-    "__future__ abc base64 bisect binascii collections dataclasses enum functools hashlib heapq itertools "
-    "math operator re string struct types typing".split()
+    "__future__ abc array base64 bisect binascii collections dataclasses enum functools hashlib heapq itertools "
+    "marshal math operator re string struct types typing zlib".split()
 )
 """What can neither wait, look at a clock, throw dice nor touch the machine."""
 IMPURE = frozenset(

@@ -434,7 +434,7 @@ class LinkSink(Protocol):
     def response_finished(self, response: ResponseId, usage: Usage, reason: str) -> None:
         """Nothing more will come. ``reason``: completed | max_output_tokens | content_filter | failed:<code>."""
 
-    def conversation(self) -> tuple[Item, ...]:
+    def conversation(self) -> Sequence[Item]:
         """Every finished item as heard, in order, as ``ModelLink.open`` is given them: for a link that renews
         its connection by itself."""
         return ()
@@ -442,12 +442,16 @@ class LinkSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ResponseStart:
-    """One response as a link is asked for it; ``items`` is the context (heard text)."""
+    """One response as a link is asked for it; ``items`` is the context (heard text).
+
+    Its last few are at hand, the others are unpacked when somebody reads that far: a link that knows the
+    conversation leaves them alone, one that needs all of it makes a tuple of it once.
+    """
 
     response_id: ResponseId
     request: ResponseRequest
     config: SessionConfig
-    items: tuple[Item, ...]
+    items: Sequence[Item]
 
 
 class ModelLink(Protocol):
@@ -471,11 +475,6 @@ class ModelLink(Protocol):
         """Like ``append_audio``, for what an earlier link was given already: it comes all at once, and none of it
         may be dropped."""
         self.append_audio(pcm)
-
-    def unconfirmed(self) -> int:
-        """Samples at the end of what was appended of which nobody knows that the model received them: nothing has
-        come from it since. Also asked once the link is lost."""
-        return 0
 
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
         """The client committed this range as ``item_id``: answer with ``turn_final`` or ``turn_failed`` for it."""

@@ -15,6 +15,7 @@ import pytest
 
 from core_call import Call
 from figures import figure, part_counts
+from openline.core import history
 from openline.core import inputs as i
 from openline.core.model import (
     AudioRange,
@@ -165,8 +166,9 @@ class Life:
         return " ".join(self.dice.choices(WORDS, k=self.dice.randint(1, 9)))
 
     def item_id(self) -> ItemId:
-        if self.state.order and self.mostly():
-            return ItemId(self.dice.choice(self.state.order))
+        known = list(self.state.entries)
+        if known and self.mostly():
+            return self.dice.choice(known)
         return ItemId("item_unknown")
 
     def response(self) -> Response | None:
@@ -195,7 +197,7 @@ class Life:
     def cuts(self) -> tuple[Cut, ...]:
         response = self.state.active
         spoken = [o.item_id for o in response.outputs.values() if o.kind == "message"] if response else []
-        assistant = [k for k, entry in self.state.entries.items() if entry.item.role == "assistant"]
+        assistant = [entry.item.id for entry in self.state.entries.values() if entry.item.role == "assistant"]
         chosen = [*spoken, *(assistant[-1:] if self.dice.random() < 0.5 else [])]
         return (
             tuple(self.cut(item_id) for item_id in dict.fromkeys(chosen)) if self.mostly(chance=0.7) else ()
@@ -417,3 +419,24 @@ def test_whatever_happens_the_invariants_hold() -> None:
         crashes += life.told.count("crash")
         facts += life.call.watch.seq
     part_counts("seeds", 0, {"seeds": len(seeds()), "inputs": steps, "crashes": crashes, "facts": facts})
+
+
+PACKING_SEEDS = 40
+
+
+@pytest.mark.parametrize(("plain", "block"), [(1, 1), (1, 3), (4, 2)])
+def test_what_is_packed_changes_nothing(monkeypatch: pytest.MonkeyPatch, plain: int, block: int) -> None:
+    """A life with nearly everything packed is that with nothing packed: the same inputs offer themselves, and
+    lead to the same facts and effects, through crashes and in replay."""
+    for seed in range(PACKING_SEEDS):
+        lives = []
+        for limits in ((1_000, 1_000), (plain, block)):
+            monkeypatch.setattr(history, "PLAIN_ITEMS", limits[0])
+            monkeypatch.setattr(history, "BLOCK_ITEMS", limits[1])
+            life = Life(seed)
+            life.live()
+            lives.append(life)
+        whole, packed = lives
+        assert packed.told == whole.told, f"seed {seed}"
+        assert packed.call.log == whole.call.log, f"seed {seed}"
+        assert packed.call.session.state == whole.call.session.state, f"seed {seed}"

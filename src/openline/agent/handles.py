@@ -47,7 +47,7 @@ class SessionHandle:
     @property
     def items(self) -> tuple[Item, ...]:
         """The conversation so far, as it was heard."""
-        return self._driver.session.state.conversation()
+        return tuple(self._driver.session.state.conversation())
 
     @property
     def is_live(self) -> bool:

@@ -46,7 +46,8 @@ class Draft:
         while True:
             self._ids += 1
             minted = f"{prefix}_{tail}{self.state.seq + 1:06d}{self._ids:02d}"
-            if minted not in self.state.entries:  # A client may choose item ids, and guess ours.
+            # A client may choose item ids, and guess ours; the others are ours alone.
+            if prefix != "item" or minted not in self.state.entries:
                 return minted
 
     def reject(

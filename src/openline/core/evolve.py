@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal
 
 from openline.core import facts as f
+from openline.core.history import Entry
 from openline.core.model import Item, ResponseRequest
 from openline.core.state import (
     COMMANDS_MAX,
     SETTLED_TOOLS_MAX,
     TOKENS_MAX,
     Connection,
-    Entry,
     OpenTurn,
     Output,
     Response,
@@ -54,8 +54,7 @@ def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
     state.quiet_since_ns = now.mono_ns
     if state.preparing is not None:
         state.preparing = (state.preparing[0], now.mono_ns)
-    for entry in state.entries.values():
-        entry.heard_ns = now.mono_ns
+    state.entries.restart_clocks(now.mono_ns)
     _close_link(state)
 
 
@@ -205,6 +204,9 @@ def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
     # The reply to this turn sees all that these would have said: they are superseded.
     state.held = [request for request in state.held if request.origin == "agent"]
     state.tool_replies = 0
+    # The same for the reply to these: of a call that is over only its id can be asked for from here.
+    settled = (call for call in state.tools.values() if call.phase == "settled")
+    _forget_calls(state, [call.call_id for call in settled if call.response_id not in state.responses])
     state.turns += 1
     if not fact.conn:  # What a client typed or committed says nothing of the link.
         state.link.attempt = 0
@@ -215,7 +217,7 @@ def _turn_transcribed(state: State, fact: f.TurnTranscribed, now: Now) -> None:
     entry = state.entries.get(fact.item_id)
     if entry is not None:
         part = replace(entry.item.content[0], text=fact.text)
-        entry.item = replace(entry.item, content=(part,))
+        state.entries.replace(entry._replace(item=replace(entry.item, content=(part,))))
     if not state.untranscribed and state.link.phase == "open":
         for response in state.responses.values():
             if response.waits:
@@ -237,9 +239,8 @@ def _turn_continued(state: State, fact: f.TurnContinued, now: Now) -> None:
 
 def _put_item(state: State, item: Item, previous: ItemId | None) -> None:
     assert item.id not in state.entries, "an item id names one item"
-    state.entries[item.id] = Entry(item)
     is_first = previous == state.forked_after  # None in both: the root of a conversation that is no fork.
-    state.order.insert(0 if is_first else state.place_of(previous) + 1, item.id)
+    state.entries.put(item, None if is_first else previous)
 
 
 def _item_created(state: State, fact: f.ItemCreated, now: Now) -> None:
@@ -250,8 +251,7 @@ def _item_created(state: State, fact: f.ItemCreated, now: Now) -> None:
 
 
 def _item_deleted(state: State, fact: f.ItemDeleted, now: Now) -> None:
-    del state.entries[fact.item_id]
-    state.order.remove(fact.item_id)
+    state.entries.remove(fact.item_id)
     if fact.item_id in state.untaken:
         state.untaken.remove(fact.item_id)
     _remember(state, fact.conn, fact.command)
@@ -263,8 +263,9 @@ def _item_truncated(state: State, fact: f.ItemTruncated, now: Now) -> None:
 
 def _item_heard(state: State, fact: f.ItemHeard, now: Now) -> None:
     entry = state.entries[fact.item_id]
-    entry.heard_ms, entry.text_end = fact.audio_end_ms, fact.text_end
-    entry.source, entry.heard_ns = fact.source, now.mono_ns
+    state.entries.replace(
+        Entry(entry.item, entry.audio_ms, fact.audio_end_ms, fact.text_end, fact.source, now.mono_ns)
+    )
     for response in state.responses.values():
         for output in response.outputs.values():
             if output.item_id == fact.item_id:
@@ -352,7 +353,7 @@ def _output_item_done(state: State, fact: f.OutputItemDone, now: Now) -> None:
     response.active_ns = now.mono_ns
     entry = state.entries.get(fact.item.id)
     if entry is not None:
-        entry.item, entry.audio_ms = fact.item, fact.audio_ms
+        state.entries.replace(entry._replace(item=fact.item, audio_ms=fact.audio_ms))
     if fact.modality == "audio" and output.kind == "message":
         state.has_spoken = True
 
@@ -411,13 +412,19 @@ def _tool_started(state: State, fact: f.ToolStarted, now: Now) -> None:
 def _tool_settled(state: State, fact: f.ToolSettled, now: Now) -> None:
     call = state.tools[fact.call_id]
     call.phase = advance("tool", call.phase, "settled")
-    if fact.item is not None and fact.item.id in state.entries:
-        state.entries[fact.item.id].item = fact.item
+    entry = state.entries.get(fact.item.id) if fact.item is not None else None
+    if entry is not None and fact.item is not None:
+        state.entries.replace(entry._replace(item=fact.item))
     if len(state.tools) <= SETTLED_TOOLS_MAX:
         return
     settled = [call_id for call_id, known in state.tools.items() if known.phase == "settled"]
-    for call_id in settled[: max(0, len(settled) - SETTLED_TOOLS_MAX)]:
+    _forget_calls(state, settled[: max(0, len(settled) - SETTLED_TOOLS_MAX)])
+
+
+def _forget_calls(state: State, calls: Iterable[CallId]) -> None:
+    for call_id in calls:
         del state.tools[call_id]
+        state.past_calls.add(call_id)
 
 
 def _silence_exceeded(state: State, fact: f.SilenceExceeded, now: Now) -> None:

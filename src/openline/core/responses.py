@@ -14,9 +14,10 @@ from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.audio import cut_text
 from openline.core.draft import Draft
+from openline.core.history import Entry
 from openline.core.links import refusal, request_link
 from openline.core.model import HEARD_RANK, Cut, Item, ItemStatus, Part, PartType, Problem, ResponseRequest
-from openline.core.state import Entry, Output, Response
+from openline.core.state import Output, Response
 from openline.core.tables import is_legal
 from openline.types import Author, CallId, ConnectionId, ItemId, ResponseId, TurnId
 

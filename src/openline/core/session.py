@@ -197,7 +197,7 @@ def conversation_at(
     for step in steps:
         for fact in step.facts[: seq - state.seq]:
             evolve(state, fact, step.now)
-    return state.conversation()
+    return tuple(state.conversation())
 
 
 def _failure(error: Exception, stored: StoredStep, first_seq: int) -> str:

@@ -2,14 +2,17 @@
 
 ``evolve`` (in ``evolve.py``) is the only code that changes it. What the facts do not say is not in here, so that a session
 rebuilt from its log is the session. Bounded: every table that could grow has a limit beside it, except
-the conversation itself.
+the conversation itself, of which all but the end is packed (``history.py``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
+from openline.core.history import History
+from openline.core.idset import IdSet
 from openline.core.model import (
     AudioRange,
     Item,
@@ -27,8 +30,8 @@ TOKENS_MAX = 16
 ``predecessors``: by a new token the one it replaces, which is spent once the new one was shown."""
 COMMANDS_MAX = 512
 """Command ids of opted-in clients remembered for deduplication across connections."""
-SETTLED_TOOLS_MAX = 256
-"""Settled calls remembered, to answer late duplicates; the log has them all."""
+SETTLED_TOOLS_MAX = 64
+"""Settled calls kept until the next turn is committed; of others the id is known, the log has the rest."""
 
 
 @dataclass(slots=True)
@@ -106,28 +109,6 @@ class Response:
 
 
 @dataclass(slots=True)
-class Entry:
-    """An item with what is known of its playout. ``text_end`` None: shown and heard whole."""
-
-    item: Item
-    audio_ms: int = 0
-    heard_ms: int | None = None
-    text_end: int | None = None
-    source: str = ""
-    heard_ns: int = 0
-
-    def as_heard(self) -> Item:
-        """The item as it counts for context, transcript and rehydration: cut to what was heard."""
-        if self.text_end is None or not self.item.content:
-            return self.item
-        part = self.item.content[0]
-        if part.text is None or self.text_end >= len(part.text):
-            return self.item
-        cut = replace(part, text=part.text[: self.text_end])
-        return replace(self.item, content=(cut,), status="incomplete", heard_ms=self.heard_ms)
-
-
-@dataclass(slots=True)
 class ToolCall:
     call_id: CallId
     item_id: ItemId
@@ -184,11 +165,13 @@ class State:
     untaken: list[ItemId] = field(default_factory=list)
     """Typed user items that no turn has taken yet."""
     preparing: tuple[TurnId, int] | None = None
-    order: list[ItemId] = field(default_factory=list)
-    entries: dict[ItemId, Entry] = field(default_factory=dict)
+    entries: History = field(default_factory=History)
     responses: dict[ResponseId, Response] = field(default_factory=dict)
     held: list[ResponseRequest] = field(default_factory=list)
     tools: dict[CallId, ToolCall] = field(default_factory=dict)
+    """Calls without an outcome, and those with one until the next turn takes the place of the reply to them."""
+    past_calls: IdSet = field(default_factory=IdSet)
+    """Every other call there was: its id is not used again."""
     tool_replies: int = 0
     """Replies to tool results since the last turn: the bound on a model that calls for ever."""
     has_spoken: bool = False
@@ -239,7 +222,7 @@ class State:
         return turn.link_epoch != link.epoch
 
     def last_item_id(self) -> ItemId | None:
-        return self.order[-1] if self.order else self.forked_after
+        return self.entries.last_id() or self.forked_after
 
     def is_taken(self, item_id: ItemId) -> bool:
         """The id names an item, or was told to clients as that of one to come."""
@@ -259,37 +242,23 @@ class State:
         made = (
             output.call_id for response in self.responses.values() for output in response.outputs.values()
         )
-        return call_id in self.tools or call_id in made
+        return call_id in self.tools or call_id in made or call_id in self.past_calls
 
     def previous_of(self, item_id: ItemId) -> ItemId | None:
-        place = self.place_of(item_id)
-        return self.order[place - 1] if place else self.forked_after
-
-    def place_of(self, item_id: ItemId | None) -> int:
-        """Its index in ``order``. Sought from the end: it is nearly always among the last of a long call."""
-        order = self.order
-        for place in range(len(order) - 1, -1, -1):
-            if order[place] == item_id:
-                return place
-        raise AssertionError(f"expected an item of the conversation, got '{item_id}'")
+        return self.entries.previous_of(item_id) or self.forked_after
 
     def tool_spec(self, name: str, request: ResponseRequest | None = None) -> ToolSpec | None:
         tools = self.config.tools if request is None or request.tools is None else request.tools
         return next((tool for tool in tools if tool.name == name), None)
 
-    def context(self, response: Response) -> tuple[Item, ...]:
+    def context(self, response: Response) -> Sequence[Item]:
         """The items a response sees, in order, as heard; its own open items are not among them."""
         request = response.request
         if request.has_input:
             return request.input + request.context
-        own = {output.item_id for output in response.outputs.values()}
-        return tuple(item for item in self.conversation() if item.id not in own) + request.context
+        own = [output.item_id for output in response.outputs.values()]
+        return self.entries.context(own, self.inherited, request.context)
 
-    def conversation(self) -> tuple[Item, ...]:
+    def conversation(self) -> Sequence[Item]:
         """Every finished item, as heard: what a new link is given. A call that was cut is none."""
-        items = (self.entries[item_id].as_heard() for item_id in self.order)
-        return self.inherited + tuple(
-            item
-            for item in items
-            if item.status == "completed" or (item.type == "message" and item.status == "incomplete")
-        )
+        return self.entries.context(before=self.inherited)

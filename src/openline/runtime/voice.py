@@ -96,7 +96,7 @@ class Reply:
             self._session,
             self._response,
             config.instructions if request.instructions is None else request.instructions,
-            start.items,
+            tuple(start.items),
             config.tools if request.tools is None else request.tools,
             config.tool_choice if request.tool_choice is None else request.tool_choice,
             config.parallel_tool_calls,

@@ -318,7 +318,7 @@ def describe(state: State, row: SessionRow) -> dict[str, object]:
         "updated_ms": row.updated_ms,
         "parked_until_ms": state.parked_until_ms or None,
         "turns": state.turns,
-        "items": len(state.order),
+        "items": len(state.entries),
         "connections": [
             {"id": c.conn, "role": c.role, "opted_in": c.opted_in} for c in state.connections.values()
         ],

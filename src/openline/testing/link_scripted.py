@@ -218,7 +218,7 @@ class ScriptedLink(ModelLink):
 
     def start_response(self, start: ResponseStart) -> None:
         self.calls.append(LinkCall("start_response", start.response_id))
-        context = ScriptContext(self._responses, start.items, start.request, start.config)
+        context = ScriptContext(self._responses, tuple(start.items), start.request, start.config)
         self._responses += 1
         plan = self._script(context)
         if plan.failure == "never_answers":

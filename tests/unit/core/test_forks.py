@@ -58,7 +58,7 @@ def test_a_fork_says_where_it_comes_from_before_it_is_owned() -> None:
         "openline.session.forked",
         "openline.session.owned",
     ]
-    assert facts[1] == f.SessionForked(state.session, state.seq, state.order[-1])
+    assert facts[1] == f.SessionForked(state.session, state.seq, state.last_item_id())
     assert facts[1].CLASS == "note", "no client waits for it"
     assert fork.session.state.origin == (state.session, state.seq)
 
@@ -108,7 +108,7 @@ def test_a_fork_may_begin_in_the_middle_of_a_step() -> None:
 
 def test_its_first_item_comes_after_the_last_inherited_one() -> None:
     parent = says(live_call(), "one")
-    last = parent.session.state.order[-1]
+    last = parent.session.state.last_item_id()
     fork = grown_from(parent)
     state = fork.session.state
     assert state.last_item_id() == last
@@ -117,13 +117,13 @@ def test_its_first_item_comes_after_the_last_inherited_one() -> None:
     assert isinstance(created, f.ItemCreated) and created.previous_item_id == last
     assert state.previous_of(ItemId("item_two")) == last
     fork.give(i.CreateItem(typed("three", "item_three"), conn=TEXTER))
-    assert state.order == ["item_two", "item_three"]
+    assert list(state.entries) == ["item_two", "item_three"]
     assert state.previous_of(ItemId("item_three")) == "item_two"
 
 
 def test_what_is_put_first_comes_after_what_is_inherited() -> None:
     parent = says(live_call(), "one")
-    last = parent.session.state.order[-1]
+    last = parent.session.state.last_item_id()
     fork = says(grown_from(parent), "three")
     (created,) = fork.give(i.CreateItem(typed("two"), "root", TEXTER)).facts
     assert isinstance(created, f.ItemCreated) and created.previous_item_id == last

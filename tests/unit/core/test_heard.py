@@ -121,7 +121,7 @@ def test_a_cut_of_an_open_call_and_of_open_text_is_no_matter_of_hearing() -> Non
 def test_of_what_others_said_nothing_is_heard() -> None:
     call = live_call()
     speak(call, "what time is it")
-    (said,) = call.session.state.order
+    (said,) = call.session.state.entries
     assert call.give(i.Heard(Cut(said, "what time is it", 1_000, 300, "reported"))).facts == ()
 
 

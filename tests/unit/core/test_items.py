@@ -46,7 +46,7 @@ def test_an_id_of_ours_that_a_client_guessed_is_not_given_twice() -> None:
     guessed = Item(ItemId(f"item_esstest{seq + 2:06d}01"), "message", "user", "user", content=HELLO.content)
     call.give(i.CreateItem(guessed, None, CONN))
     call.give(i.CreateItem(Item(ItemId(""), "message", "user", "user", content=HELLO.content), None, CONN))
-    first, second = call.session.state.order
+    first, second = call.session.state.entries
     assert first == guessed.id and second == f"item_esstest{seq + 2:06d}02"
 
 
@@ -63,7 +63,7 @@ def test_an_item_goes_first_last_or_after_another() -> None:
         before = {"a": None, "b": "a", "c": "a", "d": None, "e": "b"}[item_id]
         assert created.previous_item_id == before
         assert step.effects == (e.AddItem(created.item, ItemId(before) if before else None),)
-    assert call.session.state.order == ["d", "a", "c", "b", "e"]
+    assert list(call.session.state.entries) == ["d", "a", "c", "b", "e"]
 
 
 def test_agent_code_that_creates_an_item_twice_is_refused() -> None:

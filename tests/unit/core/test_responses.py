@@ -226,7 +226,7 @@ def test_nothing_out_of_band_disturbs_the_conversation() -> None:
     done = call.give(i.ResponseReleased(aside)).facts[-1]
     assert isinstance(done, f.ResponseDone)
     assert (done.is_in_conversation, done.metadata, len(done.output)) == (False, (("k", "v"),), 2)
-    assert call.session.state.order == []
+    assert list(call.session.state.entries) == []
     output = Item(ItemId(""), "function_call_output", "tool", call_id="call_1", output="8")
     settled_ = call.give(i.CreateItem(output, None, CONN)).facts[-1]
     assert settled_ == f.ToolSettled(CallId("call_1"), 0, "succeeded", None, None)

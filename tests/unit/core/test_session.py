@@ -87,7 +87,7 @@ def test_commands_of_opted_in_clients_are_known_afterwards_also_after_a_crash() 
         assert call.session.knows_command(f"cmd_{number}")
     begin_message(call)
     finish_reply(call)
-    reply = call.session.state.order[-1]
+    reply = call.session.state.last_item_id()
     call.give(i.TruncateItem(reply, 0, 100, CONN, "cmd_4"))
     call.give(i.DeleteItem(reply, CONN, "cmd_5"))
     call.crash()

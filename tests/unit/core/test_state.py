@@ -16,6 +16,7 @@ from core_call import (
     speak,
 )
 from openline.core import inputs as i
+from openline.core.history import Entry
 from openline.core.model import (
     AudioRange,
     Cut,
@@ -26,7 +27,7 @@ from openline.core.model import (
     SessionConfig,
     ToolSpec,
 )
-from openline.core.state import SETTLED_TOOLS_MAX, TOKENS_MAX, Connection, Entry, State
+from openline.core.state import SETTLED_TOOLS_MAX, TOKENS_MAX, Connection, State
 from openline.types import CallId, ConnectionId, ItemId
 
 HINT = Item(ItemId("hint"), "message", "synthetic", "system", content=(Part("input_text", "Be kind."),))
@@ -75,9 +76,15 @@ def test_settled_calls_are_remembered_and_bounded_and_open_ones_are_all_kept() -
         output = Item(ItemId(""), "function_call_output", "tool", call_id=f"call_{number}", output="8")
         call.give(i.CreateItem(output, None, CONN))
     tools = call.session.state.tools
-    assert SETTLED_TOOLS_MAX == 256
+    assert SETTLED_TOOLS_MAX == 64
     assert len(tools) == SETTLED_TOOLS_MAX + 1
     assert CallId("open") in tools and CallId("call_1") not in tools and CallId("call_2") in tools
+    assert [call.session.state.is_call(CallId(f"call_{number}")) for number in (0, 1, 2, 66)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_many_open_calls_do_not_push_settled_ones_out() -> None:
