@@ -476,6 +476,11 @@ class ModelLink(Protocol):
         may be dropped."""
         self.append_audio(pcm)
 
+    def unconfirmed(self) -> int:
+        """Samples at the end of what was appended of which nobody knows that the model received them: nothing has
+        come from it since. Also asked once the link is lost."""
+        return 0
+
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
         """The client committed this range as ``item_id``: answer with ``turn_final`` or ``turn_failed`` for it."""
 

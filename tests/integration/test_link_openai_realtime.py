@@ -7,6 +7,7 @@ test_link_openai_realtime_faults.py, stories through whole gateways in test_two_
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 from integration.upstream import (
@@ -366,11 +367,12 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
         await until(lambda: scene.sink.has("turn_final"))
         scene.sink.items = [spoken("item_turn0", 0, 16_800, "hello")]
         await asyncio.sleep(0.3)
-        assert len(scene.fake.connections) == 1, "not while something plays"
+        assert scene.link.rotations == 0, "not while something plays"
         scene.link.playing(False)
         await until(lambda: scene.link.rotations == 1)
-        old, new = scene.fake.connections[:2]
+        old, new = scene.fake.connections[0], scene.fake.latest
         await until(lambda: old.closed == 1000)
+        assert scene.sink.of("renewed") == [("renewed", "age")]
         assert [item["content"][0]["text"] for item in new.items] == ["hello"]
         events = len(scene.sink.events)
         speak(scene, frames=12)
@@ -385,15 +387,109 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
     play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
 
 
-def test_a_renewal_that_something_overtook_is_void_and_tried_again() -> None:
+def test_the_new_connection_is_told_what_the_old_one_heard_meanwhile() -> None:
+    """It stands ready while the old one finishes its turn: there is no moment without one."""
+
     async def do(scene: Scene) -> None:
-        await scene.open()
-        await until(lambda: len(scene.fake.connections) == 2)
-        scene.sink.add(typed("item_meanwhile", "wait"))
-        await until(lambda: scene.link.rotations == 1)
-        await until(lambda: [item["id"] for item in scene.fake.latest.items] == ["item_meanwhile"])
+        call = Item(ItemId("fc_1"), "function_call", "assistant", call_id="call_1", name="f", arguments="{}")
+        await scene.open(items=(typed("item_a", "a"), call))
+        scene.link.playing(True)
+        await until(lambda: len(scene.fake.connections) == 2 and len(scene.fake.latest.items) == 3)
+        new = scene.fake.latest
+        assert "pending" in new.items[-1]["output"]
+        output = Item(ItemId("fco_1"), "function_call_output", "tool", call_id="call_1", output="found")
+        scene.sink.add(output, "fc_1")
+        scene.sink.add(typed("item_b", "b"), "fco_1")
+        scene.link.update(replace(MANUAL, instructions="Be brief."))
+        assert scene.link.rotations == 0
+        scene.link.playing(False)
+        await until(lambda: scene.link.rotations == 1 and len(new.items) == 4)
+        assert [item.get("output", "") for item in new.items] == ["", "", "found", ""]
+        assert new.items[3]["id"] == "item_b" and not new.errors
+        await until(lambda: new.session.get("instructions") == "Be brief.")
+        assert len(scene.fake.connections) == 2
 
     play(do, rotate_s=0.05, rotate_by_s=60.0)
+
+
+def test_a_new_connection_whose_history_is_no_more_true_is_begun_again() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open(items=(typed("item_a", "a"), typed("item_b", "b")))
+        scene.link.playing(True)
+        await until(lambda: len(scene.fake.connections) == 2 and len(scene.fake.latest.items) == 2)
+        del scene.sink.items[0]
+        scene.link.playing(False)
+        await until(lambda: scene.link.rotations == 1)
+        assert [item["id"] for item in scene.fake.latest.items] == ["item_b"]
+        assert len(scene.fake.connections) == 3
+        await until(lambda: scene.fake.connections[1].closed == 1000)
+
+    play(do, rotate_s=0.05, rotate_by_s=60.0)
+
+
+def test_what_a_client_has_said_and_not_committed_keeps_its_connection() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open()
+        speak(scene)
+        await asyncio.sleep(0.3)
+        assert scene.link.rotations == 0
+        scene.link.commit_audio(ItemId("item_1"), 0, 9_600)
+        await until(lambda: scene.link.rotations == 1)
+
+    play(do, rotate_s=0.05, rotate_by_s=0.1)
+
+
+def test_a_new_connection_that_dies_while_it_waits_is_replaced_and_nobody_hears_of_it() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open()
+        scene.link.playing(True)
+        await until(lambda: len(scene.fake.connections) == 2)
+        await asyncio.sleep(0.05)
+        scene.fake.latest.close(1011)
+        await until(lambda: len(scene.fake.connections) == 3)
+        scene.link.playing(False)
+        await until(lambda: scene.link.rotations == 1)
+        assert scene.sink.error is None
+
+    play(do, rotate_s=0.05, rotate_by_s=60.0, rotate_retry_s=0.05)
+
+
+def test_what_is_only_text_there_is_written_again_when_less_of_it_was_heard() -> None:
+    """After a renewal in the middle of playing, and after any reconnect, a cut has no audio to be made in."""
+
+    async def do(scene: Scene) -> None:
+        def said(text: str) -> Item:
+            part = Part("output_audio", text)
+            return Item(ItemId("item_said"), "message", "assistant", "assistant", content=(part,))
+
+        connection = await scene.open(
+            items=(typed("item_a", "a"), said("one two three"), typed("item_b", "b"))
+        )
+        scene.sink.items[1] = said("one two")
+        scene.link.truncate(ItemId("item_said"), 700, "one two")
+        await until(lambda: connection.items[1]["content"][0]["text"] == "one two")
+        scene.sink.items[1] = said("one")
+        scene.link.truncate(ItemId("item_said"), 300, "one")
+        await until(lambda: connection.items[1]["content"][0]["text"] == "one")
+        assert len(connection.items) == 3
+        del scene.sink.items[1]
+        scene.link.truncate(ItemId("item_said"), 100, "")
+        await until(lambda: len(connection.items) == 2)
+        assert not connection.errors
+
+    play(do)
+
+
+def test_a_loop_that_was_busy_for_a_while_is_no_dead_line() -> None:
+    """C1, C6: what came meanwhile is not read yet when the watch looks."""
+
+    async def do(scene: Scene) -> None:
+        await scene.open()
+        time.sleep(1.2)
+        await asyncio.sleep(0.2)
+        assert scene.sink.error is None
+
+    play(do, ping_s=0.05, dead_s=0.5)
 
 
 def test_a_renewal_that_fails_leaves_the_old_connection_as_it_was() -> None:
@@ -401,7 +497,7 @@ def test_a_renewal_that_fails_leaves_the_old_connection_as_it_was() -> None:
         scene.fake.opens = ["ok", "http:503", "close:1011", "ok"]
         await scene.open()
         await until(lambda: scene.link.rotations == 1)
-        assert scene.sink.names() == ["opened"]
+        assert scene.sink.names() == ["opened", "renewed"]
         scene.link.start_response(ask("resp_1"))
         await scene.done()
 

@@ -24,7 +24,7 @@ from integration.upstream import (
     until,
 )
 from openline.adapters.link_openai_realtime import OpenAIRealtimeFactory
-from openline.adapters.link_openai_realtime.socket import Address
+from openline.adapters.link_openai_realtime.socket import Address, credentials
 from openline.core.model import SessionConfig
 from openline.errors import ConfigError, LinkError, LinkRejected, LinkUnavailable
 from openline.testing.fake_realtime import FakeRealtime, FakeReply
@@ -60,6 +60,7 @@ def test_a_link_that_does_not_open_says_whose_fault_it_is(how: str, kind: type[L
         with pytest.raises(kind) as raised:
             await scene.open()
         assert type(raised.value) is kind and says in str(raised.value)
+        assert raised.value.cause, "one word for the log and the clients"
         assert "openai/gpt-realtime" in str(raised.value) and "secret" not in str(raised.value)
         assert not scene.sink.events, "a link that did not open says nothing to its session"
 
@@ -153,6 +154,75 @@ def test_a_provider_that_only_answers_pings_is_lost_by_what_it_does_not_say() ->
         scene.link.start_response(ask("resp_1"))
         error = await scene.lost()
         assert "stalled" in str(error)
+
+    story(do, FAST)()
+
+
+def test_a_provider_that_streams_nothing_but_garbage_is_stalled_and_not_alive() -> None:
+    """B15: its bytes come, and mean nothing; only a fresh connection helps."""
+
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        scene.fake.plan(FakeReply("never", fault="never"))
+        scene.link.start_response(ask("resp_1"))
+        for _ in range(200):
+            if scene.sink.error is not None:
+                break
+            connection.send("\u2603 this is no event")
+            await asyncio.sleep(0.01)
+        error = await scene.lost()
+        assert error.cause == "stalled" and scene.link.counts["garbage"] > 5
+
+    story(do, FAST)()
+
+
+def test_binary_frames_are_no_events_and_do_no_harm() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        connection.send_binary(bytes(range(256)))
+        scene.link.start_response(ask("resp_1"))
+        await scene.done()
+        assert scene.link.counts["garbage"] == 1 and scene.sink.error is None
+
+    play(do)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "header"),
+    [
+        ("wss://api.openai.com/v1/realtime", "sk-1", "Authorization"),
+        ("wss://res.openai.azure.com/openai/v1/realtime", "0123abcd", "api-key"),
+        ("wss://res.openai.azure.com/openai/v1/realtime", "eyJhbGciOi", "Authorization"),
+        ("wss://azure.com.example/v1/realtime", "0123abcd", "Authorization"),
+    ],
+)
+def test_a_key_goes_where_the_provider_looks_for_it(url: str, key: str, header: str) -> None:
+    sent = credentials(Address(url, "x"), key)
+    assert list(sent) == [header] and key in sent[header]
+
+
+def test_a_server_that_says_more_than_the_protocol_is_understood() -> None:
+    """xAI: conversation.created behind session.created, and every text delta under two names."""
+
+    async def do(scene: Scene) -> None:
+        scene.fake.dialect = "xai"
+        await scene.open(SessionConfig(modality="text", turn_detection=None))
+        scene.link.start_response(ask("resp_1", SessionConfig(modality="text")))
+        await scene.done()
+        assert scene.sink.text[ResponseId("resp_1")] == "echo "
+        assert scene.sink.of("response_finished") == [("response_finished", "resp_1", "completed")]
+
+    play(do)
+
+
+def test_a_server_of_another_protocol_is_named_so_by_its_first_error() -> None:
+    """vLLM's /v1/realtime: an error that is a text, and never a session."""
+
+    async def do(scene: Scene) -> None:
+        scene.fake.opens = ["vllm"]
+        with pytest.raises(LinkError) as raised:
+            await scene.open()
+        assert "openai/gpt-realtime" in str(raised.value) and raised.value.cause
 
     story(do, FAST)()
 

@@ -104,6 +104,8 @@ class SessionDriver:
         self._heard_until = 0
         self.buffer_start = 0
         self._tail = CallerTail()
+        self.unheard_from: int | None = None
+        """Where on the caller's track begins what no model may have heard, while a link is lost."""
         self._agent_until = 0
         hooks = PlayoutHooks(
             self._released_text,
@@ -348,7 +350,9 @@ class SessionDriver:
             self.recorder.write("caller", start, pcm)
         else:
             state = self.session.state
-            is_open = state.turn is not None or state.config.turn_detection is None
+            is_open = (
+                state.turn is not None or self.unheard_from is not None or state.config.turn_detection is None
+            )
             self._tail.add(start, pcm, is_speech=is_open)
         if self.link is not None:
             self.link.append(pcm, start)
@@ -458,6 +462,11 @@ class SessionDriver:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    @property
+    def kept_from(self) -> int:
+        """Where what is kept of the caller's audio begins."""
+        return 0 if self.recorder is not None else self._tail.kept_from
 
     async def caller_audio(self, start: int, end: int) -> bytes:
         """[start, end) of what the caller said: from the recording, else from memory; b"" if it is not to be had."""

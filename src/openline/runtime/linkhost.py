@@ -92,6 +92,7 @@ class LinkHost:
         self._config: SessionConfig | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._made_at = driver.heard_until
         self.late = 0
 
     # -- life
@@ -174,11 +175,15 @@ class LinkHost:
         """Give this link the utterance that began at track sample ``start`` on an earlier one."""
         self._driver.spawn(self._hear_again(item_id, start))
 
-    async def _hear_again(self, item_id: ItemId, start: int) -> None:
-        begin = max(0, start - PRE_ROLL_MS * SAMPLES_PER_MS)
+    async def _hear_again(self, item_id: ItemId | None, start: int) -> None:
+        """Without ``item_id``: nobody was known to speak, but what came last may never have reached the model."""
+        pre_roll, longest = PRE_ROLL_MS * SAMPLES_PER_MS, HELD_MAX_MS * SAMPLES_PER_MS
         end = self._held[0][1] if self._held else self._driver.heard_until
-        is_short = self._driver.heard_until - begin <= (HELD_MAX_MS + PRE_ROLL_MS) * SAMPLES_PER_MS
-        pcm = await self._driver.caller_audio(begin, end) if is_short else b""
+        begin = max(0, start - pre_roll)
+        if item_id is None:
+            begin = max(self._driver.kept_from, self._driver.buffer_start, start, end - longest)
+        is_short = self._driver.heard_until - begin <= longest + pre_roll
+        pcm = await self._driver.caller_audio(begin, end) if is_short and begin < end else b""
         for at in range(0, len(pcm), REPLAY_BYTES):
             if self._is_closed or self.link is None:
                 return
@@ -188,8 +193,9 @@ class LinkHost:
             self.link.replay_audio(piece)
             await asyncio.sleep(0)
         if not self._is_closed:
+            self._driver.unheard_from = None
             self._release_held()
-            if not pcm:
+            if not pcm and item_id is not None:
                 self.turn_failed(item_id, "audio_not_kept")
 
     def _release_held(self) -> None:
@@ -207,8 +213,12 @@ class LinkHost:
             hears = self.link is not None and self.link.hears
             model = config.model
             self._driver.offer(i.LinkOpened(self.epoch, model, hears))
-            if not self._driver.session.state.speaks_unheard:  # else what was said before it goes first
+            if self._driver.session.state.speaks_unheard:
+                return  # What was said before goes first (``hear_again``).
+            if self._driver.unheard_from is None or config.turn_detection is None:
                 self._release_held()
+            else:
+                self._driver.spawn(self._hear_again(None, self._driver.unheard_from))
 
     def lost(self, error: Exception) -> None:
         if self._is_closed:
@@ -220,8 +230,18 @@ class LinkHost:
         cuts = self._driver.playout.cuts()
         permanent = isinstance(error, LinkRejected)
         cause = error.cause if isinstance(error, LinkError) else ""
+        self._note_unheard()
         self.close()
         self._driver.offer(i.LinkLost(self.epoch, code, permanent, cuts, cause))
+
+    def _note_unheard(self) -> None:
+        """From where on the caller's audio may have reached no model: the next link is given it again."""
+        if self._held is not None or self.link is None:
+            begin = self._made_at
+        else:
+            begin = self.map.to_track(max(0, self._appended - self.link.unconfirmed()))
+        known = self._driver.unheard_from
+        self._driver.unheard_from = begin if known is None else min(known, begin)
 
     def renewed(self, why: str) -> None:
         self._offer(i.LinkRenewed(self.epoch, why))

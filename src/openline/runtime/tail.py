@@ -35,6 +35,10 @@ class CallerTail:
             self._samples -= len(dropped) // 2
             self._complete_from = first + len(dropped) // 2
 
+    @property
+    def kept_from(self) -> int:
+        return self._complete_from
+
     def read(self, start: int, end: int) -> bytes:
         """[start, end) of the track, silence where nothing was sent; b"" if some of it is kept no more."""
         if start < self._complete_from or end <= start:

@@ -9,16 +9,12 @@ errors. It shares no code with Openline's own server, so that both can be wrong,
         ...connect a client to fake.url...
         fake.latest.expire()
 
-What it does wrong on purpose:
+What it does wrong on purpose has names, all in docs/reference/fake-provider.md:
 
-- at connect (``opens``, one word for each connection, the last one stays): ``ok``; ``close:CODE`` (accept, then
-  close at once: 1000, 1001, 1008, 1011, 4000 …, 1005 for a close frame without a code, 1006 for a cut line);
-  ``http:STATUS`` (refused before the upgrade); ``key`` and ``model`` (an ``error`` and close 4000, as OpenAI
-  does it); ``silent`` (the socket is open and nothing is ever said); ``garbage`` (text that is no event).
-- in a reply (``FakeReply.fault``): see REPLY_FAULTS.
-- on command, at any time, on a connection (``fake.latest``): ``close(code)``, ``freeze()`` (pings are answered,
-  nothing else), ``pong_delay_s``, ``expire()`` (the cap: ``session_expired``, then close), ``error(code)``
-  with or without ids, ``send(text)`` for anything else.
+- at connect (``opens``, one word for each connection, the last one stays): OPEN_FAULTS.
+- in a reply (``FakeReply.fault``): REPLY_FAULTS.
+- for good (attributes of the server): SERVER_FAULTS.
+- on command, at any time, on a connection (``fake.latest``): CONNECTION_FAULTS.
 
 Not part of it: G.711, MCP, transcription sessions, rate limits.
 """
@@ -49,11 +45,56 @@ from picows import (
 
 from openline.testing.fake_realtime_reply import REPLY_FAULTS, FakeReply, FakeResponse
 
-__all__ = ["LOUD", "REPLY_FAULTS", "FakeConnection", "FakeRealtime", "FakeReply", "echo"]
+__all__ = [
+    "CONNECTION_FAULTS",
+    "LOUD",
+    "OPEN_FAULTS",
+    "REPLY_FAULTS",
+    "SERVER_FAULTS",
+    "FakeConnection",
+    "FakeRealtime",
+    "FakeReply",
+    "echo",
+]
 
 LOUD = 2_000
 """A frame with a sample above this (of 32,767) is speech."""
 Event = dict[str, Any]
+OPEN_FAULTS = {
+    "ok": "nothing wrong",
+    "close": "accepted, then closed at once: ``close:CODE`` (1000, 1001, 1008, 1011, 4000 …; 1005 is a close frame "
+    "without a code, 1006 a cut line)",
+    "http": "refused before the upgrade: ``http:STATUS``; ``http:200`` is a page, and no WebSocket server",
+    "key": "``error`` invalid_api_key and close 4000, as OpenAI refuses a key",
+    "model": "``error`` model_not_found and close 4000",
+    "quota": "``error`` insufficient_quota and close 4000",
+    "silent": "the socket is open, and nothing is ever said: no ``session.created``",
+    "slow": "``session.created`` comes late: ``slow:SECONDS``",
+    "garbage": "text that is no event, in place of ``session.created``",
+    "binary": "binary frames in place of ``session.created``",
+    "vllm": "a server of another protocol: an ``error`` that is a text, in place of ``session.created``",
+    "busy": "``error`` session_limit_reached and close 1011: an earlier socket still counts",
+}
+SERVER_FAULTS = {
+    "cap_s": "a session ends after so many seconds with ``session_expired`` and close 4000, as at 60 minutes",
+    "idle_s": "a socket that hears nothing for so many seconds is closed with 1001",
+    "delay_s": "each frame takes so long, in both directions: cancel and done cross on the line",
+    "transcript_delay_s": "the words of a turn come so much later, after the reply that they caused",
+    "repeats": "speech_started, speech_stopped and committed come twice",
+    "echoes_metadata": "False: metadata of a response is forgotten",
+    "obeys": "False: it replies to turns by itself, whatever ``create_response`` says",
+    "dialect": "``xai``: conversation.created behind session.created, text deltas under two names",
+    "keys": "only these API keys are taken; others get HTTP 401",
+}
+CONNECTION_FAULTS = {
+    "close": "``close(code)``: 1005 sends a close frame without a code, 1006 cuts the line",
+    "freeze": "``freeze()``: nothing is said any more; pings are answered",
+    "expire": "``expire()``: the provider's cap: ``session_expired``, then close 4000",
+    "error": "``error(code)``, with or without event_id and code",
+    "pong_delay_s": "pongs come so much later",
+    "send": "``send(text or event)``: anything, as it is",
+    "send_binary": "``send_binary(bytes)``",
+}
 
 
 Script = Callable[["FakeConnection", Event], FakeReply]
@@ -77,8 +118,7 @@ class FakeRealtime:
 
     ``vad_ms``: silence that ends a turn, unless the session says. ``transcripts``: what turns turn out to have
     said, in order, then the last again; ``transcript_delay_s`` until that is known. ``keys``: those accepted
-    (empty: any). ``echoes_metadata`` False: a server that forgets metadata. ``obeys`` False: one that replies
-    to turns by itself whatever ``create_response`` says.
+    (empty: any). The other attributes are in SERVER_FAULTS.
     """
 
     def __init__(self, script: Script = echo) -> None:
@@ -91,6 +131,11 @@ class FakeRealtime:
         self.transcript_delay_s = 0.0
         self.echoes_metadata = True
         self.obeys = True
+        self.repeats = False
+        self.dialect = ""
+        self.cap_s = 0.0
+        self.idle_s = 0.0
+        self.delay_s = 0.0
         self.port = 0
         self._plans: deque[FakeReply] = deque()
         self._server: asyncio.Server | None = None
@@ -169,6 +214,7 @@ class FakeConnection(WSListener):
         self.closed: int | None = None
         """The code that the client closed with; 1006 for a cut line."""
         self.pong_delay_s = 0.0
+        self.heard_at = 0.0
         self._how = how
         self._transport: WSTransport | None = None
         self._is_frozen = False
@@ -177,6 +223,7 @@ class FakeConnection(WSListener):
         self._quiet_ms = 0.0
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
         self._turns = 0
 
     # -- on command
@@ -187,7 +234,21 @@ class FakeConnection(WSListener):
             return
         if isinstance(frame, dict):
             frame = json.dumps({"event_id": self.server.new_id("event"), **frame})
-        self._transport.send(WSMsgType.TEXT, frame)
+        self._write(WSMsgType.TEXT, frame)
+
+    def send_binary(self, data: bytes) -> None:
+        self._write(WSMsgType.BINARY, data)
+
+    def _write(self, kind: WSMsgType, data: str | bytes) -> None:
+        if self.server.delay_s:
+            asyncio.get_running_loop().call_later(self.server.delay_s, self._write_now, kind, data)
+        else:
+            self._write_now(kind, data)
+
+    def _write_now(self, kind: WSMsgType, data: str | bytes) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_disconnected and not transport.is_close_frame_sent:
+            transport.send(kind, data)
 
     def close(self, code: int, reason: str = "") -> None:
         """1005 sends a close frame without a code, 1006 cuts the line."""
@@ -221,6 +282,10 @@ class FakeConnection(WSListener):
     def echoes_metadata(self) -> bool:
         return self.server.echoes_metadata
 
+    @property
+    def dialect(self) -> str:
+        return self.server.dialect
+
     def new_id(self, kind: str) -> str:
         return self.server.new_id(kind)
 
@@ -241,17 +306,63 @@ class FakeConnection(WSListener):
             case "model":
                 self.error("model_not_found")
                 self.close(4000, "invalid_request_error.model_not_found")
+            case "quota":
+                self.error("insufficient_quota")
+                self.close(4000, "invalid_request_error.insufficient_quota")
+            case "busy":
+                self.error("session_limit_reached")
+                self.close(1011)
             case "garbage":
                 self.send("this is no event")
+            case "binary":
+                self.send_binary(bytes(range(64)))
+            case "vllm":
+                self.send(
+                    '{"type":"error","error":"expected a session.update with a model","code":"bad_request"}'
+                )
             case "silent":
                 pass
+            case "slow":
+                self._spawn(self._begin(float(code)))
             case _:
-                self.session["id"] = self.server.new_id("sess")
-                self.send({"type": "session.created", "session": self.session})
+                self._greet()
+        self._watch()
+
+    async def _begin(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._greet()
+
+    def _greet(self) -> None:
+        self.session["id"] = self.server.new_id("sess")
+        self.send({"type": "session.created", "session": self.session})
+        if self.server.dialect == "xai":
+            self.send({"type": "conversation.created", "conversation": {"id": self.server.new_id("conv")}})
+
+    def _watch(self) -> None:
+        """The provider's own clocks: how old a session may be, and how long it may be silent."""
+        loop = asyncio.get_running_loop()
+        self.heard_at = loop.time()
+        if self.server.cap_s:
+            self._timers.append(loop.call_later(self.server.cap_s, self.expire))
+        if self.server.idle_s:
+            self._timers.append(loop.call_later(self.server.idle_s, self._check_idle))
+
+    def _check_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        left = self.heard_at + self.server.idle_s - loop.time()
+        if left <= 0:
+            self.close(1001, "idle")
+        else:
+            self._timers.append(loop.call_later(left, self._check_idle))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type is WSMsgType.TEXT:
-            self._take(json.loads(frame.get_payload_as_bytes()))
+            self.heard_at = asyncio.get_running_loop().time()
+            event = json.loads(frame.get_payload_as_bytes())
+            if self.server.delay_s:
+                asyncio.get_running_loop().call_later(self.server.delay_s, self._take_late, event)
+            else:
+                self._take(event)
         elif frame.msg_type is WSMsgType.PING:
             payload = frame.get_payload_as_bytes()
             asyncio.get_running_loop().call_later(self.pong_delay_s, self._pong, payload)
@@ -262,6 +373,10 @@ class FakeConnection(WSListener):
                 transport.send_close(cast("WSCloseCode", 1000))
             transport.disconnect()
 
+    def _take_late(self, event: Event) -> None:
+        if self._transport is not None and not self._transport.is_disconnected:
+            self._take(event)
+
     def _pong(self, payload: bytes) -> None:
         if self._transport is not None and not self._transport.is_disconnected:
             self._transport.send_pong(payload)
@@ -270,6 +385,8 @@ class FakeConnection(WSListener):
         self.closed = 1006 if self.closed is None else self.closed
         for task in [*self._active.values(), *self._tasks]:
             task.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
     # -- what the client says
 
@@ -320,20 +437,17 @@ class FakeConnection(WSListener):
         if is_loud and not self._speech:
             self._speech = self.server.new_id("item")
             started = {"audio_start_ms": int(at_ms), "item_id": self._speech}
-            self.send({"type": "input_audio_buffer.speech_started", **started})
+            for _ in range(2 if self.server.repeats else 1):
+                self.send({"type": "input_audio_buffer.speech_started", **started})
             if detection.get("interrupt_response", True):
                 for response in list(self._active):
                     self._stop(response, "turn_detected")
         self._quiet_ms = 0.0 if is_loud else self._quiet_ms + ms
         if self._speech and self._quiet_ms >= detection.get("silence_duration_ms", 200):
             item, self._speech = self._speech, ""
-            self.send(
-                {
-                    "type": "input_audio_buffer.speech_stopped",
-                    "audio_end_ms": int(len(self.audio) / 48),
-                    "item_id": item,
-                }
-            )
+            stopped = {"audio_end_ms": int(at_ms + ms), "item_id": item}
+            for _ in range(2 if self.server.repeats else 1):
+                self.send({"type": "input_audio_buffer.speech_stopped", **stopped})
             self._commit(item)
             if detection.get("create_response", True) or not self.server.obeys:
                 self._respond({}, None)
@@ -348,7 +462,8 @@ class FakeConnection(WSListener):
     def _commit(self, item: str) -> None:
         self._buffered_ms = 0.0
         previous = self.items[-1]["id"] if self.items else None
-        self.send({"type": "input_audio_buffer.committed", "item_id": item, "previous_item_id": previous})
+        for _ in range(2 if self.server.repeats else 1):
+            self.send({"type": "input_audio_buffer.committed", "item_id": item, "previous_item_id": previous})
         content = {"type": "input_audio", "transcript": None}
         entry = {"id": item, "type": "message", "role": "user", "status": "completed", "content": [content]}
         self._add(entry, len(self.items))
@@ -425,6 +540,9 @@ class FakeConnection(WSListener):
         making = FakeResponse(self, response, request, reply)
         if reply.fault == "error_without_ids":
             self.error(None)
+            return
+        if reply.fault == "busy":
+            self.error("conversation_already_has_active_response", event_id=event_id)
             return
         task = self._spawn(making.run())
         if is_default and reply.fault != "never":

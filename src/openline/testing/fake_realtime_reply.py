@@ -15,8 +15,12 @@ from openline.core.audio import RATE
 CHUNK_MS = 40
 REPLY_FAULTS = {
     "half_then_close": "half of the reply, then a close (``half_then_close:CODE``, 1006 cuts the line)",
+    "then_close": "the whole reply, then a close in the same moment (``then_close:CODE``)",
     "half_then_silence": "half of the reply, then nothing; pings are still answered",
     "never": "the request is never answered",
+    "busy": "the conversation has an active response, says the provider: an error in place of the reply",
+    "content_after_done": "deltas and an output_item.done come after response.done",
+    "no_item_done": "output_item.added without its done, then response.done",
     "duplicate_done": "output_item.done and response.done come twice",
     "late_created": "response.created comes after the first output",
     "late_transcript": "the transcript comes after all audio, in one piece",
@@ -54,6 +58,9 @@ class Speaker(Protocol):
 
     @property
     def echoes_metadata(self) -> bool: ...
+
+    @property
+    def dialect(self) -> str: ...
 
     def new_id(self, kind: str) -> str: ...
 
@@ -118,6 +125,24 @@ class FakeResponse:
             return
         for _ in range(2 if fault == "duplicate_done" else 1):
             self.end("completed")
+        if fault == "content_after_done":
+            self._say_more()
+        if fault == "then_close":
+            self._connection.close(int(self._argument or 1011))
+
+    def _say_more(self) -> None:
+        """After the terminal: nobody may hear it."""
+        place = {"response_id": self._id, "output_index": 0, "item_id": "item_late", "content_index": 0}
+        self._send("response.output_audio_transcript.delta", **place, delta="ghost")
+        self._send("response.output_audio.delta", **place, delta="AAAA")
+        item = {
+            "id": "item_late",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [],
+        }
+        self._send("response.output_item.done", response_id=self._id, output_index=0, item=item)
 
     def _item(self, **values: object) -> Event:
         return {"id": self._connection.new_id("item"), "object": "realtime.item", **values}
@@ -165,6 +190,8 @@ class FakeResponse:
                 return
             if at in words and not is_told_late:
                 self._send(f"{kind}.delta", **here, delta=words[at])
+                if self._connection.dialect == "xai" and not self._is_spoken:
+                    self._send("response.text.delta", **here, delta=words[at])
             if at < len(chunks):
                 sent += len(chunks[at])
                 item["audio_ms"] = sent // 48
@@ -180,6 +207,8 @@ class FakeResponse:
         content = {"type": "output_audio", "transcript": text} if self._is_spoken else _written(text)
         item.update(status="completed", content=[content])
         self._send("conversation.item.done", item=item)
+        if self._fault == "no_item_done":
+            return
         for _ in range(2 if self._fault == "duplicate_done" else 1):
             self._send("response.output_item.done", **place, item=item)
 

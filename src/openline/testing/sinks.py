@@ -24,6 +24,9 @@ class RecordingSink(LinkSink):
     def lost(self, error: Exception) -> None:
         self.events.append(("lost", type(error).__name__))
 
+    def renewed(self, why: str) -> None:
+        self.events.append(("renewed", why))
+
     def speech_started(self, start: int) -> None:
         self.events.append(("speech_started", start))
 

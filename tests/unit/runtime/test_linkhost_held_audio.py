@@ -41,6 +41,8 @@ class Driver:
         )
         self.session = SimpleNamespace(state=state)
         self.offered: list[i.Input] = []
+        self.heard_until = 0
+        self.unheard_from: int | None = None
 
     def offer(self, input_: i.Input) -> None:
         self.offered.append(input_)

@@ -5,7 +5,7 @@ One ``Conversation`` per socket: a new one is given the whole history again, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -37,6 +37,8 @@ class Conversation:
         self._session_items = ours
         self._calls: dict[ItemId, _Call] = {}
         self._audio_bytes: dict[ItemId, int] = {}
+        self._written: dict[ItemId, int] = {}
+        """What the assistant said elsewhere and is only text here; how often it was written."""
         self.known: dict[str, str] = {}
         """Our item id to the provider's."""
 
@@ -55,16 +57,20 @@ class Conversation:
 
     # -- what we make
 
-    def rehydrate(self, items: Iterable[Item]) -> None:
-        """Give a new socket the history: words as heard, calls with their outputs or a pending one."""
-        items = tuple(items)
+    def rehydrate(self, items: Sequence[Item], start: int = 0) -> None:
+        """Give a new socket the history: words as heard, calls with their outputs or a pending one. It has the
+        items before ``start`` already."""
         answered = {item.call_id for item in items if item.type == "function_call_output"}
         asked = {item.call_id for item in items if item.type in ("function_call", "mcp_call")}
-        for item in items:
+        pending = {call.call_id for call in self._calls.values() if call.is_pending}
+        for place in range(start, len(items)):
+            item = items[place]
             if item.type == "message":
                 self._create_message(item, None)
             elif item.type == "function_call_output":
-                if item.call_id in asked:
+                if item.call_id in pending:
+                    self._add_output(item, items[place - 1].id)
+                elif item.call_id in asked:
                     self._create(item.id, upstream.output_object(item.call_id, item.output), None)
             elif item.type == "mcp_call":
                 self._create_call(item, item.output or item.error)
@@ -98,6 +104,8 @@ class Conversation:
         shown = upstream.message_object(item)
         if shown is not None:
             self._create(item.id, shown, previous)
+            if item.role == "assistant":
+                self._written[item.id] = 0
 
     def _settle(self, item: Item) -> None:
         call = self._calls.get(item.id)
@@ -142,6 +150,7 @@ class Conversation:
         theirs = self.known.pop(item_id, None)
         call = self._calls.pop(item_id, None)
         self._audio_bytes.pop(item_id, None)
+        self._written.pop(item_id, None)
         if theirs is not None:
             self._command("conversation.item.delete", item_id=theirs)
         if call is not None and call.output and call.output not in self.known.values():
@@ -149,17 +158,33 @@ class Conversation:
 
     def truncate(self, item_id: ItemId, audio_end_ms: int) -> None:
         """Cut a spoken item to what was heard. Of what nobody heard nothing stays: cutting at 0 is an error
-        there (failures.md D12). Text, and speech that was heard to its end, is left alone."""
+        there (failures.md D12). Speech that was heard to its end is left alone; what was said over an earlier
+        connection and is only text here is written again as it was heard."""
         theirs = self.known.get(item_id)
         made_ms = self._audio_bytes.get(item_id, 0) // BYTES_PER_MS
         if theirs is None:
             return
         if audio_end_ms <= 0:
             self.remove(item_id)
+        elif item_id in self._written:
+            self._write_again(item_id, theirs)
         elif audio_end_ms < made_ms:
             self._command(
                 "conversation.item.truncate", item_id=theirs, content_index=0, audio_end_ms=audio_end_ms
             )
+
+    def _write_again(self, ours: ItemId, theirs: str) -> None:
+        items = self._session_items()
+        place = next((place for place, item in enumerate(items) if item.id == ours), None)
+        shown = upstream.message_object(items[place]) if place is not None else None
+        if place is None or shown is None:
+            self.remove(ours)
+            return
+        self._written[ours] += 1
+        self._command("conversation.item.delete", item_id=theirs)
+        self.known[ours] = upstream_id(f"{ours}_{self._written[ours]}")
+        before = self.known.get(items[place - 1].id) if place else "root"
+        self._create_as(self.known[ours], shown, before)
 
     def _create(self, ours: ItemId, shown: JsonObject, previous: str | None) -> None:
         theirs = upstream_id(ours)

@@ -29,6 +29,10 @@ OPENAI_URL = "https://api.openai.com/v1"
 TRANSCRIPTION = "gpt-4o-mini-transcribe"
 HELD_MAX = 1_000
 """Commands kept while the link opens; a client that sends more in that time is not talking."""
+SWAP_CHECK_S = 0.2
+"""How often a quiet moment is looked for once a new connection stands ready."""
+STARVED_S = 1.0
+"""A look that comes so late judges nobody: the loop was busy, and what came meanwhile is not read yet."""
 OVERLAP_BYTES = 300 * BYTES_PER_MS
 """Audio that a renewed socket is given again, so that a word begun at the swap is heard from its start."""
 
@@ -37,9 +41,10 @@ Command = Callable[[ProviderSession], None]
 
 @dataclass(frozen=True, slots=True)
 class OpenAIRealtimeSettings:
-    """Seconds. ``rotate_s``: age at which the connection is renewed when it is quiet; ``rotate_by_s``: from
-    then on also while something plays or waits for its text, only not in a reply or in speech. Both stay
-    below the provider's cap of 60 min. ``stall_s``: a response without a byte; ``dead_s``: a line without one.
+    """Seconds. ``rotate_s``: age at which a new connection is opened beside the old one, which takes over at the
+    next quiet moment; ``rotate_by_s``: from then on also while something plays or waits for its text, only not in a
+    reply or in speech. Both stay below the provider's cap of 60 min. ``stall_s``: a response without a byte that
+    means something; ``dead_s``: a line without one.
     """
 
     rotate_s: float = 55 * 60
@@ -54,6 +59,16 @@ class OpenAIRealtimeSettings:
     socket: SocketSettings = field(default_factory=SocketSettings)
 
 
+@dataclass(frozen=True, slots=True)
+class _Standby:
+    """The connection that will take over, and what it was given: the history then, and the settings."""
+
+    session: ProviderSession
+    config: SessionConfig
+    items: tuple[Item, ...]
+    born: float
+
+
 class OpenAIRealtimeLink(ModelLink):
     """``counts``: events that were unknown, malformed, garbage, errors; frames of audio that were dropped."""
 
@@ -64,6 +79,8 @@ class OpenAIRealtimeLink(ModelLink):
         self._settings = settings
         self._sink: LinkSink | None = None
         self._session: ProviderSession | None = None
+        self._last: ProviderSession | None = None
+        """The one that was lost, for what it had heard."""
         self._config = SessionConfig()
         self._recent: deque[bytes] = deque()
         self._recent_bytes = 0
@@ -72,11 +89,12 @@ class OpenAIRealtimeLink(ModelLink):
         self._is_closed = False
         self._held: list[Command] | None = []
         """What the session did while the link was opening, in order; None from then on."""
-        self._commands = 0
-        """Changes of the conversation so far: a renewal that one of them has overtaken is void."""
         self._born = 0.0
         self._rotate_after = 0.0
-        self._rotation: asyncio.Task[None] | None = None
+        self._standby: _Standby | None = None
+        self._preparing: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.rotations = 0
         self.counts: Counter[str] = Counter()
@@ -85,6 +103,7 @@ class OpenAIRealtimeLink(ModelLink):
 
     async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
         self._sink, self._config = sink, config
+        born = asyncio.get_running_loop().time()
         session = ProviderSession(self._provider, sink, self._lost, self.counts)
         await session.open(config, items)
         if self._is_closed:
@@ -93,89 +112,140 @@ class OpenAIRealtimeLink(ModelLink):
         held, self._held = self._held or [], None
         for act in held:
             act(session)
-        self._take(session)
-        self._check()
+        self._take(session, born)
+        self._watch()
         sink.opened()
 
-    def _take(self, session: ProviderSession) -> None:
+    def _take(self, session: ProviderSession, born: float) -> None:
         """From here on audio goes to ``session``; what was kept goes there first."""
-        now = asyncio.get_running_loop().time()
         session.turns.begin_at(self._position, self._recent_bytes // 2)
+        session.confirmed = self._position
         for pcm in self._recent:
             session.replay(pcm)
         self._session = session
-        self._born = now
-        self._rotate_after = now + self._settings.rotate_s
+        self._born = born
+        self._rotate_after = born + self._settings.rotate_s
 
     async def close(self) -> None:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._rotation is not None and not self._rotation.done():
-            self._rotation.cancel()
+        if self._preparing is not None and not self._preparing.done():
+            self._preparing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._rotation
+                await self._preparing
+        self._drop_standby()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await asyncio.gather(*self._closing)
 
-    def _lost(self, error: LinkError) -> None:
-        self._session = None
+    def _lost(self, session: ProviderSession, error: LinkError) -> None:
+        if self._standby is not None and session is self._standby.session:
+            log.warning("renewing failed: %s", error)
+            self._standby = None
+            self._rotate_later()
+            return
+        self._last, self._session = session, None
+        self._drop_standby()
         if self._timer is not None:
             self._timer.cancel()
         if self._sink is not None and not self._is_closed:
             self._sink.lost(error)
 
+    def _drop_standby(self) -> None:
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            self._close_behind(standby.session)
+
+    def _close_behind(self, session: ProviderSession) -> None:
+        """Nothing more is heard of it; its closing handshake is waited for by nobody but ``close``."""
+        session.cut()
+        closing = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     # -- watching and renewing
 
-    def _check(self) -> None:
-        session, settings = self._session, self._settings
-        if session is None or self._is_closed:
-            return
-        loop = asyncio.get_running_loop()
+    def _watch(self) -> None:
+        """Look at the line now, and again in a while. A timer of the loop: no reply and no caller can keep it back."""
+        loop, settings = asyncio.get_running_loop(), self._settings
         now = loop.time()
-        session.check(now, stall_s=settings.stall_s, dead_s=settings.dead_s, ping_s=settings.ping_s)
-        if self._session is None:
+        is_starved = self._due != 0.0 and now - self._due > STARVED_S
+        for session in (self._session, self._standby.session if self._standby is not None else None):
+            if session is not None and is_starved:
+                session.excuse(now)
+            elif session is not None:
+                session.check(now, stall_s=settings.stall_s, dead_s=settings.dead_s, ping_s=settings.ping_s)
+        self._renew(now)
+        if self._session is not None and not self._is_closed:
+            wait = settings.check_s if self._standby is None else min(SWAP_CHECK_S, settings.check_s)
+            self._due = now + wait
+            self._timer = loop.call_later(wait, self._watch)
+
+    def _renew(self, now: float) -> None:
+        """Before the provider's cap strikes: first a second connection with the history, then, in a quiet moment, the
+        swap. The old one goes on meanwhile, and whatever it makes is added to what the new one knows."""
+        session = self._session
+        if session is None or self._is_closed or now < self._rotate_after:
             return
-        is_idle = self._rotation is None or self._rotation.done()
-        if now >= self._rotate_after and is_idle and self._is_quiet(session, now):
-            self._rotation = loop.create_task(self._rotate(session))
-        self._timer = loop.call_later(settings.check_s, self._check)
+        if self._standby is None:
+            if self._preparing is None or self._preparing.done():
+                self._preparing = asyncio.get_running_loop().create_task(self._prepare())
+        elif self._is_quiet(session, now):
+            self._swap(session, self._standby)
 
     def _is_quiet(self, session: ProviderSession, now: float) -> bool:
         """Whether nothing would be cut by a swap. Late in its life a session may not be choosy."""
         if session.replies.is_active or session.turns.is_speaking:
             return False
+        if self._config.turn_detection is None and session.turns.uncommitted:
+            return False  # What the client has not committed yet is nowhere but in that session's buffer.
         is_late = now - self._born >= self._settings.rotate_by_s
         return is_late or (not self._is_playing and session.turns.is_settled)
 
-    async def _rotate(self, old: ProviderSession) -> None:
-        """Open a second session with the whole history, then swap, if nothing happened meanwhile."""
+    async def _prepare(self) -> None:
         assert self._sink is not None
-        loop = asyncio.get_running_loop()
-        mark = self._commands
+        born = asyncio.get_running_loop().time()
+        config, items = self._config, tuple(self._sink.conversation())
         new = ProviderSession(self._provider, self._sink, self._lost, self.counts)
         try:
-            await new.open(self._config, self._sink.conversation())
+            await new.open(config, items)
         except LinkError as error:
             # The old one still works: it goes on, and if it ends first the session reconnects.
             log.warning("renewing failed: %s", error)
-            self._rotate_after = loop.time() + self._settings.rotate_retry_s
+            self._rotate_later()
             return
         except BaseException:
             new.abort()
             raise
-        is_void = self._commands != mark or not self._is_quiet(old, loop.time())
-        if self._is_closed or self._session is not old or is_void:
+        if self._is_closed or self._session is None:
             await new.close()
             return
-        self._take(new)
+        self._standby = _Standby(new, config, items, born)
+
+    def _rotate_later(self) -> None:
+        self._rotate_after = asyncio.get_running_loop().time() + self._settings.rotate_retry_s
+
+    def _swap(self, old: ProviderSession, standby: _Standby) -> None:
+        """Tell the new connection what has happened since it was opened, and go over to it."""
+        assert self._sink is not None
+        items, known = tuple(self._sink.conversation()), len(standby.items)
+        if items[:known] != standby.items:
+            # Not only more was said: something was cut, deleted or answered. It is begun anew with the history now.
+            self._drop_standby()
+            return
+        new, self._standby = standby.session, None
+        if self._config != standby.config:
+            new.update(self._config)
+        new.conversation.rehydrate(items, known)
+        self._take(new, standby.born)
         self.rotations += 1
         log.info("%s: connection renewed", self._provider.address.name)
-        await old.close()
+        self._close_behind(old)
+        self._sink.renewed("age")
 
     def _do(self, act: Command) -> None:
-        self._commands += 1
         if self._session is not None:
             act(self._session)
         elif self._held is not None and len(self._held) < HELD_MAX:
@@ -184,14 +254,26 @@ class OpenAIRealtimeLink(ModelLink):
     # -- audio up
 
     def append_audio(self, pcm: bytes) -> None:
+        self._keep(pcm)
+        if self._session is not None:
+            self._session.append(pcm)
+
+    def replay_audio(self, pcm: bytes) -> None:
+        self._keep(pcm)
+        if self._session is not None:
+            self._session.append_again(pcm)
+
+    def _keep(self, pcm: bytes) -> None:
         self._position += len(pcm) // 2
         recent = self._recent
         recent.append(pcm)
         self._recent_bytes += len(pcm)
         while self._recent_bytes > OVERLAP_BYTES:
             self._recent_bytes -= len(recent.popleft())
-        if self._session is not None:
-            self._session.append(pcm)
+
+    def unconfirmed(self) -> int:
+        session = self._session or self._last
+        return 0 if session is None else max(0, self._position - session.confirmed)
 
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
         self._do(lambda session: session.commit(item_id, start, end))
@@ -202,7 +284,6 @@ class OpenAIRealtimeLink(ModelLink):
         self._do(lambda session: session.turns.clear())
 
     def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
-        self._commands += 1
         return self._session is not None and self._session.recognize(item_id, pcm)
 
     # -- the conversation

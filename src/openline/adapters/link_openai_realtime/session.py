@@ -60,7 +60,11 @@ class ProviderSession:
     """``lost`` is called at most once, never before ``open`` has returned and never after ``close``."""
 
     def __init__(
-        self, provider: Provider, sink: LinkSink, lost: Callable[[LinkError], None], counts: Counter[str]
+        self,
+        provider: Provider,
+        sink: LinkSink,
+        lost: Callable[[ProviderSession, LinkError], None],
+        counts: Counter[str],
     ) -> None:
         self._provider = provider
         self._lost = lost
@@ -76,6 +80,10 @@ class ProviderSession:
         self._commit_ids: set[str] = set()
         self._number = 0
         self._asked_at = 0.0
+        """When something was last sent that must be answered."""
+        self._probe = ""
+        self.confirmed = 0
+        """Position of the caller's audio when the provider last said something that means anything."""
         self.conversation = Conversation(self._command, sink.conversation)
         self.turns = Turns(self._send, self._command, sink, self.conversation)
         self.replies = Replies(self._command, self._later, sink, self.conversation)
@@ -132,6 +140,7 @@ class ProviderSession:
             raise LinkUnavailable(
                 f"{address.name}: expected '{waits_for}' within {provider.handshake_s:g} s; got none.",
                 hint="Check that the URL is a Realtime server of the GA protocol.",
+                cause=f"no_{waits_for.replace('.', '_')}",
             ) from None
         except BaseException:
             self.abort()
@@ -167,7 +176,7 @@ class ProviderSession:
             self.cut()
             if self._socket is not None:
                 self._socket.abort()
-            self._lost(error)
+            self._lost(self, error)
             return
         for future in (self._created, self._updated):
             if not future.done():
@@ -185,13 +194,25 @@ class ProviderSession:
         if socket is None or self._is_over:
             return
         name = self._provider.address.name
+        is_asked = self.replies.is_active or self._asked_at > socket.heard_at
         if now - socket.alive_at > dead_s:
-            self._end(LinkUnavailable(f"{name}: nothing received for {dead_s:g} s; trying again."))
-        elif self.replies.is_active and now - max(socket.heard_at, self._asked_at) > stall_s:
+            message = f"{name}: nothing received for {dead_s:g} s; trying again."
+            self._end(LinkUnavailable(message, cause="line_silent"))
+        elif is_asked and now - max(socket.heard_at, self._asked_at) > stall_s:
             # A server that answers pings and nothing else is dead to the caller (failures.md B, C).
-            self._end(LinkUnavailable(f"{name}: stalled for {stall_s:g} s in a response; trying again."))
+            message = f"{name}: stalled for {stall_s:g} s in a response; trying again."
+            self._end(LinkUnavailable(message, cause="stalled"))
+        elif not is_asked and now - socket.heard_at > ping_s and self.turns.position > self.confirmed:
+            # Somebody may be talking to a server that only answers pings: ask it something.
+            self._probe = self._command("session.update", session={"type": "realtime"})
+            self._asked_at = now
         elif now - socket.alive_at > ping_s:
             socket.ping()
+
+    def excuse(self, now: float) -> None:
+        """Nobody looked at the line for a while: its silence counts from here."""
+        if self._socket is not None:
+            self._socket.alive_at = self._socket.heard_at = now
 
     # -- what goes
 
@@ -221,6 +242,11 @@ class ProviderSession:
             self._counts["dropped_audio"] += 1
             self.turns.skip(len(pcm) // 2)
 
+    def append_again(self, pcm: bytes) -> None:
+        """Audio that an earlier socket was given: it comes all at once, and waits where the line is full."""
+        self.turns.sent(len(pcm) // 2)
+        self._send(upstream.append_audio(pcm))
+
     def replay(self, pcm: bytes) -> None:
         """Audio that was counted already."""
         self._send(upstream.append_audio(pcm))
@@ -247,9 +273,13 @@ class ProviderSession:
 
     # -- what comes
 
-    def _arrived(self, payload: bytes | memoryview) -> None:
+    def _arrived(self, payload: bytes | memoryview) -> bool:
         event = upstream.decode(payload)
         self._handlers[type(event)](event)
+        if type(event) is upstream.Unusable and event.why == "garbage":
+            return False
+        self.confirmed = self.turns.position
+        return True
 
     def _unusable(self, event: upstream.Unusable) -> None:
         self._counts[event.why] += 1
@@ -260,6 +290,7 @@ class ProviderSession:
                 LinkRejected(
                     f"{self._provider.address.name}: expected session.created, got what is no event.",
                     hint="Check the URL: this is not a Realtime server of the GA protocol.",
+                    cause="not_realtime",
                 )
             )
 
@@ -274,7 +305,7 @@ class ProviderSession:
         elif body.event_id in self._commit_ids or code == "input_audio_buffer_commit_empty":
             self._commit_ids.discard(body.event_id or "")
             self.turns.commit_failed(code)
-        elif code in HARMLESS or self.replies.refused(body.event_id, code):
+        elif code in HARMLESS or body.event_id == self._probe or self.replies.refused(body.event_id, code):
             log.debug("%s: error '%s'", address.name, code)
         else:
             log.warning("%s: error '%s' (%s)", address.name, code, upstream.word(body.param))

@@ -29,7 +29,12 @@ from openline.errors import ConfigError, LinkError, LinkRejected, LinkUnavailabl
 from openline.wire.upstream import ErrorBody, word
 
 NO_CODE, ABNORMAL = 1005, 1006
-_TEXT, _CONTINUATION, _CLOSE = WSMsgType.TEXT, WSMsgType.CONTINUATION, WSMsgType.CLOSE
+_TEXT, _BINARY, _CONTINUATION, _CLOSE = (
+    WSMsgType.TEXT,
+    WSMsgType.BINARY,
+    WSMsgType.CONTINUATION,
+    WSMsgType.CLOSE,
+)
 CLOSE_DEADLINE_S = 2.0
 WRITE_HIGH_BYTES = 256 * 1024
 """Unsent bytes (4 s of audio) above which caller audio is dropped: late audio is of no use to a turn."""
@@ -98,8 +103,8 @@ def error_of(address: Address, body: ErrorBody, *, opening: bool = False) -> Lin
     wrong = opening and body.type == "invalid_request_error" and code not in FOR_NOW
     where = f" ({word(body.param)})" if body.param else ""
     if wrong or is_permanent(body):
-        return LinkRejected(f"{address.name}: refused with '{code}'{where}.", hint=_remedy(code))
-    return LinkUnavailable(f"{address.name}: failed with '{code}'{where}; trying again.")
+        return LinkRejected(f"{address.name}: refused with '{code}'{where}.", hint=_remedy(code), cause=code)
+    return LinkUnavailable(f"{address.name}: failed with '{code}'{where}; trying again.", cause=code)
 
 
 def _remedy(code: str) -> str:
@@ -122,14 +127,18 @@ def error_of_close(address: Address, closed: Closed, *, opening: bool = False) -
     if closed.code in (4000, 4401, 3000, 1008) and (
         is_permanent(body) or (kind == "invalid_request_error" and word(code) not in FOR_NOW)
     ):
-        return LinkRejected(f"{address.name}: closed with {closed.code} '{word(code)}'.", hint=_remedy(code))
+        return LinkRejected(
+            f"{address.name}: closed with {closed.code} '{word(code)}'.", hint=_remedy(code), cause=word(code)
+        )
+    cause = f"closed_{closed.code}"
     if opening and closed.code in (1008, 4401):
         return LinkRejected(
             f"{address.name}: closed with {closed.code} before the session began.",
             hint="Check the API key, the model's name and the URL.",
+            cause=cause,
         )
     when = "before the session began" if opening else "in mid-session"
-    return LinkUnavailable(f"{address.name}: closed with {closed.code} {when}; trying again.")
+    return LinkUnavailable(f"{address.name}: closed with {closed.code} {when}; trying again.", cause=cause)
 
 
 def error_of_connect(address: Address, error: Exception) -> LinkError:
@@ -141,39 +150,51 @@ def error_of_connect(address: Address, error: Exception) -> LinkError:
             return LinkRejected(
                 f"{address.name}: its TLS certificate is not trusted ({word(error.verify_message)}).",
                 hint="Check the URL; for a private authority set SSL_CERT_FILE.",
+                cause="tls_untrusted",
             )
         case ssl.SSLError():
             return LinkUnavailable(
                 f"{address.name}: the TLS handshake failed ({word(error.reason)}).",
                 hint="Check that the URL's scheme is what the server speaks.",
+                cause="tls_failed",
             )
         case TimeoutError():
             return LinkUnavailable(
-                f"{address.name}: no answer in time.", hint="Check the URL and the network."
+                f"{address.name}: no answer in time.",
+                hint="Check the URL and the network.",
+                cause="no_answer",
             )
         case WSError():
             return LinkRejected(
-                f"{address.name}: what answers is not a WebSocket server.", hint="Check the URL and its port."
+                f"{address.name}: what answers is not a WebSocket server.",
+                hint="Check the URL and its port.",
+                cause="not_a_websocket",
             )
         case LookupError() | ValueError():
             return LinkUnavailable(
-                f"{address.name}: what answers is not HTTP, or hung up.", hint="Check the URL and its port."
+                f"{address.name}: what answers is not HTTP, or hung up.",
+                hint="Check the URL and its port.",
+                cause="not_http",
             )
         case _:
             return LinkUnavailable(
                 f"{address.name}: cannot connect ({type(error).__name__}).",
                 hint="Check the URL, and that the server runs.",
+                cause="cannot_connect",
             )
 
 
 def _error_of_status(address: Address, status: int) -> LinkError:
+    cause = f"http_{status}"
     if status in (401, 403):
-        return LinkRejected(f"{address.name}: refused with HTTP {status}.", hint="Check the API key.")
+        message = f"{address.name}: refused with HTTP {status}."
+        return LinkRejected(message, hint="Check the API key.", cause=cause)
     if status in (408, 425, 429) or status >= 500:
-        return LinkUnavailable(f"{address.name}: HTTP {status}; trying again.")
+        return LinkUnavailable(f"{address.name}: HTTP {status}; trying again.", cause=cause)
     return LinkRejected(
         f"{address.name}: expected a WebSocket, got HTTP {status}.",
         hint="Check the URL: it is the part before /realtime, mostly ending in /v1.",
+        cause=cause,
     )
 
 
@@ -190,7 +211,8 @@ class SocketSettings:
 
 
 class Socket(WSListener):
-    """One WebSocket to a provider. ``on_text`` gets whole messages, ``on_closed`` comes exactly once.
+    """One WebSocket to a provider. ``on_text`` gets whole messages, of either kind, and says whether they meant
+    anything; ``on_closed`` comes exactly once.
 
     Loop only. After ``cut`` or ``close`` neither is called. A message may lie in picows' read buffer: it is
     good only until ``on_text`` returns.
@@ -213,7 +235,7 @@ class Socket(WSListener):
 
     def __init__(
         self,
-        on_text: Callable[[bytes | memoryview], None],
+        on_text: Callable[[bytes | memoryview], bool],
         on_closed: Callable[[Closed], None],
         max_bytes: int,
     ) -> None:
@@ -228,7 +250,7 @@ class Socket(WSListener):
         self.is_writable = True
         self._now = asyncio.get_running_loop().time
         self.heard_at = self._now()
-        """When the last byte of content came: pongs do not count, they say nothing of the model."""
+        """When the last byte of content came: neither pongs nor garbage count, they say nothing of the model."""
         self.alive_at = self.heard_at
         """When anything came at all."""
 
@@ -275,7 +297,7 @@ class Socket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         self.alive_at = self._now()
-        if kind is _TEXT and frame.fin:
+        if (kind is _TEXT or kind is _BINARY) and frame.fin:
             self._deliver(frame.get_payload_as_memoryview())
         elif kind is _CLOSE:
             payload = frame.get_payload_as_bytes()
@@ -284,7 +306,7 @@ class Socket(WSListener):
             if not transport.is_close_frame_sent:
                 transport.send_close(cast("WSCloseCode", 1000))
             transport.disconnect()
-        elif kind is _TEXT or kind is _CONTINUATION:
+        elif kind is _TEXT or kind is _BINARY or kind is _CONTINUATION:
             self._assemble(transport, frame)
 
     def _assemble(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -299,9 +321,8 @@ class Socket(WSListener):
             self._deliver(bytes(parts))
 
     def _deliver(self, payload: bytes | memoryview) -> None:
-        self.heard_at = self.alive_at
-        if not self._is_over:
-            self._on_text(payload)
+        if not self._is_over and self._on_text(payload):
+            self.heard_at = self.alive_at
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._put = _drop
@@ -327,10 +348,18 @@ def _drop(kind: WSMsgType, payload: bytes) -> None:
     """Not open yet, or gone: nobody will read this."""
 
 
+def credentials(address: Address, key: str) -> dict[str, str]:
+    """Azure takes its own keys under a name of its own; a token of its identity service (a JWT) is a bearer's."""
+    host = urlsplit(address.url).hostname or ""
+    if host.endswith(".azure.com") and not key.startswith("eyJ"):
+        return {"api-key": key}
+    return {"Authorization": f"Bearer {key}"}
+
+
 async def connect(
     address: Address,
     key: str,
-    on_text: Callable[[bytes | memoryview], None],
+    on_text: Callable[[bytes | memoryview], bool],
     on_closed: Callable[[Closed], None],
     settings: SocketSettings,
     tls: ssl.SSLContext | None,
@@ -351,7 +380,7 @@ async def connect(
                 listener,
                 address.url,
                 ssl_context=(tls or ssl.create_default_context()) if address.url.startswith("wss") else None,
-                extra_headers={"Authorization": f"Bearer {key}"} if key else None,
+                extra_headers=credentials(address, key) if key else None,
                 websocket_handshake_timeout=None,
                 max_frame_size=settings.max_frame_bytes,
                 max_redirects=0,

@@ -60,6 +60,8 @@ class Turns:
         """Link position minus the provider's, in samples."""
         self.position = 0
         """Samples appended to the link so far."""
+        self.uncommitted = 0
+        """Samples appended to this socket since the last turn."""
 
     # -- audio up
 
@@ -71,6 +73,7 @@ class Turns:
     def sent(self, samples: int) -> None:
         """Audio that goes to the provider."""
         self.position += samples
+        self.uncommitted += samples
 
     def skip(self, samples: int) -> None:
         """Audio that was not sent: the provider's clock falls behind ours by so much."""
@@ -80,10 +83,12 @@ class Turns:
     def commit(self, item_id: ItemId, start: int, end: int) -> str:
         """The client ended its turn. The event id, by which an error names it."""
         self._commits.append((item_id, start, end))
+        self.uncommitted = 0
         return self._command("input_audio_buffer.commit")
 
     def clear(self) -> None:
         self._open = None
+        self.uncommitted = 0
         self._last_end = self.position
         self._command("input_audio_buffer.clear")
 
