@@ -1,0 +1,77 @@
+// openai-node, `client.responses` over HTTP: create, create with `stream: true`, and the stream helper, in turn.
+
+import { Failure, KEY, check, drive, stock } from "./driver.mjs";
+import { NOT_APPLICABLE, Refused, scenariosOf } from "./openai_responses.mjs";
+
+class Line {
+  /** Nothing is kept that is not stored: each request stands alone. */
+  keeps = false;
+  /** null after a request that did not stream. */
+  deltas = null;
+
+  constructor(client, model) {
+    this._client = client;
+    this._model = model;
+    this._ways = [this._whole, this._streamed, this._helped];
+  }
+
+  async create(fields) {
+    const way = this._ways.shift();
+    this._ways.push(way);
+    try {
+      return await way.call(this, { model: this._model, ...fields });
+    } catch (error) {
+      if (typeof error.status !== "number") throw error;
+      throw new Refused(error.message, error.code);
+    }
+  }
+
+  async _whole(fields) {
+    this.deltas = null;
+    const response = await this._client.responses.create(fields);
+    check(typeof response.output_text === "string", "no output_text");
+    return response;
+  }
+
+  async _streamed(fields) {
+    let last = null;
+    this.deltas = "";
+    for await (const event of await this._client.responses.create({ ...fields, stream: true })) {
+      if (event.type === "response.output_text.delta") this.deltas += event.delta;
+      if (event.type === "error") throw new Failure(`an error event: ${event.code}`);
+      last = event;
+    }
+    check(last?.type === "response.completed", `the stream ends with ${last?.type}`);
+    return last.response;
+  }
+
+  /** The SDK's own accumulator: it throws for events out of order. */
+  async _helped(fields) {
+    this.deltas = "";
+    const stream = this._client.responses.stream(fields);
+    stream.on("response.output_text.delta", (event) => (this.deltas += event.delta));
+    return stream.finalResponse();
+  }
+
+  /** Stop reading in the middle of a stream; the next request must not notice. */
+  async abandon(fields) {
+    const stream = await this._client.responses.create({ model: this._model, ...fields, stream: true });
+    for await (const event of stream) if (event.type === "response.output_text.delta") break;
+    check(stream.controller.signal.aborted, "the stream goes on");
+    await this.create({ input: fields.input });
+    return { abandoned: true };
+  }
+
+  async close() {
+    return {};
+  }
+}
+
+await drive({
+  package: "openai",
+  notApplicable: NOT_APPLICABLE,
+  scenarios: scenariosOf(async (options) => {
+    const { default: OpenAI } = await stock("openai");
+    return new Line(new OpenAI({ apiKey: KEY, baseURL: options.base, maxRetries: 0 }), options.model);
+  }),
+});
