@@ -17,7 +17,7 @@ from openline.core.draft import Draft
 from openline.core.history import Entry
 from openline.core.links import refusal, request_link
 from openline.core.model import HEARD_RANK, Cut, Item, ItemStatus, Part, PartType, Problem, ResponseRequest
-from openline.core.state import Output, Response
+from openline.core.state import Output, Response, State
 from openline.core.tables import is_legal
 from openline.types import Author, CallId, ConnectionId, ItemId, ResponseId, TurnId
 
@@ -55,6 +55,8 @@ def create_response(draft: Draft, request: ResponseRequest, conn: ConnectionId, 
         return
     active = state.active
     if active is not None and conn:
+        if _is_under_way(state, active, request, conn):
+            return
         draft.reject(
             conn,
             command,
@@ -68,6 +70,22 @@ def create_response(draft: Draft, request: ResponseRequest, conn: ConnectionId, 
         return
     turn_id = take_typed_turn(draft, conn)
     begin(draft, request, turn_id=turn_id, conn=conn, command=command)
+
+
+def _is_under_way(state: State, active: Response, request: ResponseRequest, conn: ConnectionId) -> bool:
+    """The client asks for the reply to tools that we ran, and that is what is being made.
+
+    agents-js asks for it whenever a server-run tool has settled, as a server is not bound to; its question and
+    our ``response.created`` cross. Whatever was added since, it asks for that, and is refused.
+    """
+    connection = state.connections.get(conn)
+    is_stock = connection is not None and not connection.opted_in and not connection.strict
+    if not is_stock or active.request.origin != "tool" or request != ResponseRequest():
+        return False
+    last = state.last_item_id()
+    if last is None or last in {output.item_id for output in active.outputs.values()}:
+        return True
+    return state.entries[last].item.type == "mcp_call"
 
 
 def take_typed_turn(draft: Draft, conn: ConnectionId) -> TurnId | None:

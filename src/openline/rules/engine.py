@@ -18,7 +18,7 @@ from openline.rules import memory
 from openline.rules.arguments import Draft, answer, draft_call, finish, missing_of
 from openline.rules.match import Match, RuleBook, number_in
 from openline.rules.numbers import find_numbers, say_number
-from openline.rules.results import results_in, say_results
+from openline.rules.results import Result, results_in, say_results
 from openline.rules.words import name_words, say_list, sentence, straight
 
 _MAX_LOOK_BACK = 6
@@ -169,7 +169,20 @@ class _Turn:
             if any(item.type == "function_call" for item in self.items[user + 1 :]):
                 return Reply(self.speech.waiting)
             return self._plan(user, 0).reply
+        untold = self._untold(user, assistant)
+        if untold:
+            return Reply(say_results(self.book, untold))
         return Reply(self._on_own_initiative(max(user, assistant)))
+
+    def _untold(self, user: int, assistant: int) -> list[Result]:
+        """Results since the caller's turn that no reply tells of: they came while one was being made.
+
+        The Agents SDKs ask for a reply after each of several results, and do not wait for the others.
+        """
+        replies = (item.text for item in self.items[user + 1 :] if item.role == "assistant")
+        told = " ".join(replies).lower()
+        results = results_in(self.items[user + 1 : max(user, assistant)], self.items)
+        return [result for result in results if say_results(self.book, [result]).lower() not in told]
 
     def _on_own_initiative(self, last: int) -> str:
         """Nobody is waiting for an answer: tell news if there are any, greet, or ask who is there."""

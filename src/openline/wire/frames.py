@@ -120,7 +120,9 @@ def arguments_delta(
         "response.mcp_call_arguments.delta" if call_id is None else "response.function_call_arguments.delta"
     )
     prefix = _delta_prefix(kind, response_id, item_id, output_index, call_id or "")
-    return b'%b%b","delta":%b}' % (prefix, event_id.encode(), _encode(arguments))
+    # agents-js ignores a server-run call's delta without the key, which OpenAI pads with.
+    tail = b',"obfuscation":""}' if call_id is None else b"}"
+    return b'%b%b","delta":%b%b' % (prefix, event_id.encode(), _encode(arguments), tail)
 
 
 def user_partial(event_id: str, turn_id: TurnId, item_id: ItemId, text: str) -> bytes:

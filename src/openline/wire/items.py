@@ -246,11 +246,11 @@ def _mcp_object(item: Item) -> JsonObject:
         "server_label": item.server_label,
         "name": item.name,
         "arguments": item.arguments,
+        # Always there, null until it has settled: agents-js throws at a server-run call without the key.
+        "output": None if item.error else item.output or None,
     }
     if item.error:
         shown["error"] = {"type": "tool_execution_error", "message": item.error}
-    elif item.output:
-        shown["output"] = item.output
     return shown
 
 

@@ -154,8 +154,8 @@ def _tool_settled(fact: f.ToolSettled, view: View) -> Iterable[Frame]:
     if fact.item is None:
         return
     shown = item_object(fact.item, annotated=view.opted_in)
-    if "error" not in shown:
-        shown.setdefault("output", "")  # it may have nothing to say; without the key it would look unsettled
+    if "error" not in shown and shown["output"] is None:
+        shown["output"] = ""  # it may have nothing to say; null would look unsettled
     yield "conversation.item.done", {"previous_item_id": fact.previous_item_id, "item": shown}
 
 

@@ -142,6 +142,7 @@ def test_arguments_name_their_call() -> None:
     )
     server_run = read(every_frame()["mcp arguments"])
     assert server_run["type"] == "response.mcp_call_arguments.delta"
+    assert server_run["obfuscation"] == "", "agents-js ignores the frame without it"
     assert "call_id" not in server_run and "content_index" not in server_run
 
 

@@ -455,7 +455,7 @@ def nulls(value: object, name: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("fact", every_fact(), ids=lambda fact: fact.TYPE)
 def test_optional_keys_are_left_out_and_not_null(fact: Fact) -> None:
     for frame in frames_of([fact], OPTED_IN):
-        assert set(nulls(frame)) <= {"previous_item_id", "transcript", "conversation_id"}
+        assert set(nulls(frame)) <= {"previous_item_id", "transcript", "conversation_id", "output"}
 
 
 @pytest.fixture(scope="module")
