@@ -1,22 +1,22 @@
 // @openai/agents: Agent and Runner, with the Responses WebSocket model. Its native WebSocket carries headers, which
 // Node has from 22 on; before, the driver starts Node with --experimental-websocket.
 
-import { ANSWERS, ASK_ONE, ASK_TWO, HELLO, NAME } from "./conversation.mjs";
-import { KEY, check, drive, stock } from "./driver.mjs";
-import { NOT_APPLICABLE } from "./openai_responses.mjs";
+import { Agent, OpenAIProvider, Runner, tool } from "@openai/agents";
+
+import { ANSWERS, HELLO, LONG, ONE_CALL, PARAMETERS, TWO_CALLS, WORD } from "./conversation.mjs";
+import { KEY, check, drive } from "./driver.mjs";
 
 /** A story with a runner; `agent`: more of the Agent. */
 function running(story, agent = () => ({})) {
   return async (options) => {
-    const agents = await stock("@openai/agents");
-    const { Agent, OpenAIProvider, Runner } = agents;
     const runs = [];
     const frames = watched();
     const modelProvider = new OpenAIProvider({ apiKey: KEY, baseURL: options.base, useResponsesWebSocket: true });
     const runner = new Runner({ modelProvider, model: options.model, tracingDisabled: true });
-    const workshop = new Agent({ name: "workshop", instructions: "Be brief.", ...agent(agents, runs) });
+    const workshop = new Agent({ name: "workshop", instructions: "Be brief.", ...agent(runs) });
     try {
-      const seen = await story({ runner, workshop, runs, frames, modelProvider, run: (input, more) => runner.run(workshop, input, more) });
+      const run = (input, more) => runner.run(workshop, input, more);
+      const seen = await story({ run, runs, frames, modelProvider });
       check(frames.sockets.length > 0, "no WebSocket was opened: the model used HTTP");
       return { ...seen, sockets: frames.sockets.length };
     } finally {
@@ -50,12 +50,9 @@ function watched() {
   return { sockets };
 }
 
-function withTools(agents, runs) {
-  const parameters = {
-    type: "object", properties: { part: { type: "string" } }, required: ["part"], additionalProperties: false,
-  };
-  const tools = Object.entries(ANSWERS).map(([name, output]) => agents.tool({
-    name, description: `${name} of a part`, parameters, strict: true,
+function withTools(runs) {
+  const tools = Object.entries(ANSWERS).map(([name, output]) => tool({
+    name, description: `The ${name} of a part.`, parameters: PARAMETERS, strict: true,
     execute: async ({ part }) => {
       runs.push({ name, part });
       return output;
@@ -67,27 +64,42 @@ function withTools(agents, runs) {
 async function connect({ run, frames }) {
   const result = await run(HELLO);
   check(/^resp_/.test(result.lastResponseId), "no response id");
-  check(frames.sockets[0].url.startsWith("wss:"), `the socket is ${frames.sockets[0].url}`);
+  check(/^wss?:/.test(frames.sockets[0].url), `the socket is ${frames.sockets[0].url}`);
   return { id: result.lastResponseId };
 }
 
 async function textTurn({ run, frames }) {
-  const first = await run(NAME.told);
+  const first = await run(WORD.told);
   check(first.finalOutput.length > 0, "a reply without words");
   // Streamed, and going on by the id: only what is new is sent.
-  const second = await run(NAME.asked, { stream: true, previousResponseId: first.lastResponseId });
+  const second = await run(WORD.asked, { stream: true, previousResponseId: first.lastResponseId });
   let deltas = "";
   for await (const chunk of second.toTextStream()) deltas += chunk;
   await second.completed;
   check(deltas === second.finalOutput, "the deltas are not the text");
-  check(second.finalOutput.includes(NAME.expected), "the second turn knows nothing of the first");
+  check(WORD.expected.test(second.finalOutput), "the second turn knows nothing of the first");
   check(frames.sockets.length === 1, "the socket is not used again");
   const sent = frames.sockets[0].sent.at(-1);
   check(sent.previous_response_id === first.lastResponseId && sent.input.length === 1, "the whole history was sent");
   return { said: second.finalOutput };
 }
 
-async function toolCalls({ run, runs, frames }, ask, names) {
+async function bargeIn({ run }) {
+  const first = await run(WORD.told);
+  const stop = new AbortController();
+  const long = await run(LONG, { stream: true, previousResponseId: first.lastResponseId, signal: stop.signal });
+  let deltas = 0;
+  for await (const _ of long.toTextStream()) {
+    deltas += 1;
+    stop.abort();
+  }
+  await long.completed.catch(() => {}); // It was aborted.
+  const after = await run(WORD.asked, { previousResponseId: first.lastResponseId });
+  check(WORD.expected.test(after.finalOutput), "what came before the cut response is not known");
+  return { deltas };
+}
+
+async function toolCalls({ run, runs, frames }, { ask, names }) {
   const result = await run(ask);
   check(runs.map((one) => one.name).join() === names.join(), `expected ${names}, ran ${runs.map((one) => one.name)}`);
   check(runs.every((one) => one.part === "bolt"), "arguments that were not asked for");
@@ -118,12 +130,12 @@ async function cleanClose({ run, frames, modelProvider }) {
 await drive({
   package: "@openai/agents",
   nativeWebSocket: true,
-  notApplicable: NOT_APPLICABLE,
   scenarios: {
     connect: running(connect),
     text_turn: running(textTurn),
-    tool_call: running((line) => toolCalls(line, ASK_ONE, ["check_stock"]), withTools),
-    parallel_tool_calls: running((line) => toolCalls(line, ASK_TWO, ["check_stock", "get_price"]), withTools),
+    barge_in: running(bargeIn),
+    tool_call: running((line) => toolCalls(line, ONE_CALL), withTools),
+    parallel_tool_calls: running((line) => toolCalls(line, TWO_CALLS), withTools),
     error_path: running(errorPath),
     clean_close: running(cleanClose),
   },

@@ -11,10 +11,10 @@ const FRAME_BYTES = (RATE / 1000) * FRAME_MS * 2;
 
 /** A recorded phrase: {text, pcm}, PCM16 mono at 24 kHz. */
 export function phrase(folder, name) {
-  const told = JSON.parse(readFileSync(join(folder, "phrases.json"), "utf8"));
-  const found = told[name];
+  const known = JSON.parse(readFileSync(join(folder, "phrases.json"), "utf8"));
+  const found = known.find((row) => row.name === name);
   if (!found) throw new Failure(`phrases.json has no ${name}`);
-  return { text: typeof found === "string" ? found : found.text, pcm: samples(join(folder, `${name}.wav`)) };
+  return { text: found.text, pcm: samples(join(folder, found.file)) };
 }
 
 function samples(path) {

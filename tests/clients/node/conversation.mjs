@@ -1,26 +1,31 @@
-// What is said in the scenarios, and what must come of it. The gateway's embedded model answers by rules: it calls
-// what it is told to call, and repeats what a tool answered.
+// What is said in the scenarios, and what must come of it. The gateways answer by rules: they remember a code word,
+// work sums out, call what a text tells them to call, and repeat what a tool answered.
 
 import { check } from "./driver.mjs";
 
-const parameters = {
+/** JSON Schema of what both tools take. */
+export const PARAMETERS = {
   type: "object", properties: { part: { type: "string" } }, required: ["part"], additionalProperties: false,
 };
+/** Each tool of the client, and what it answers. */
+export const ANSWERS = { stock: "There are seventeen in the drawer.", price: "One of them is two euros." };
+/** The tools in the shape that Realtime and Responses share. */
+export const TOOLS = Object.keys(ANSWERS).map((name) => (
+  { type: "function", name, description: `The ${name} of a part.`, parameters: PARAMETERS }
+));
 
-/** Function tools in the shape that Realtime and Responses share. */
-export const TOOLS = [
-  { type: "function", name: "check_stock", description: "How many pieces of a part are in stock.", parameters },
-  { type: "function", name: "get_price", description: "What a part costs.", parameters },
-];
+export const HELLO = "Hello there.";
+export const WORD = { told: "My code word is tiger seven.", asked: "What is my code word?", expected: /tiger seven/i };
+export const LONG = "Tell me about the open line.";
+/** What the recorded sum comes to, as it is said. */
+export const SUM = /84|eighty/i;
 
-export const ASK_ONE = 'call check_stock with {"part": "bolt"}';
-export const ASK_TWO = 'call check_stock with {"part": "bolt"} and call get_price with {"part": "bolt"}';
-export const ANSWERS = { check_stock: "There are eight in the drawer.", get_price: "One of them is two euros." };
-export const HELLO = "hello";
-export const NAME = { told: "my name is Ada", asked: "what is my name", expected: "Ada" };
+/** Each: what to write, and the calls that one response must make of it, in order. */
+export const ONE_CALL = { ask: 'call stock with {"part": "bolt"}', names: ["stock"] };
+export const TWO_CALLS = { ask: `${ONE_CALL.ask} and call price with {"part": "bolt"}`, names: ["stock", "price"] };
 
 /** Check the calls of one response (each with name, call_id and arguments) and return their outputs as items. */
-export function answer(calls, names) {
+export function answer(calls, { names }) {
   const got = calls.map((call) => call.name);
   check(got.join() === names.join(), `expected calls of ${names}, got ${got.join() || "none"}`);
   for (const call of calls) {
@@ -31,7 +36,7 @@ export function answer(calls, names) {
   return calls.map((call) => ({ type: "function_call_output", call_id: call.call_id, output: ANSWERS[call.name] }));
 }
 
-/** Check that a reply tells what these tools answered. */
-export function checkTold(text, names) {
+/** Check that a reply tells what the tools answered. */
+export function checkTold(text, { names }) {
   for (const name of names) check(text.includes(ANSWERS[name]), `the reply does not tell what ${name} answered`);
 }

@@ -1,39 +1,27 @@
 // What every driver of a Node client has in common: its command line, its one line of result, its patience.
-//
-//   node openai_realtime_ws.mjs --url https://127.0.0.1:PORT --scenario text_turn --audio DIR [--model NAME] [--ca FILE]
-//
-// Runs one scenario against a gateway that already runs. The last line on stdout is JSON:
-//   {"scenario": "text_turn", "passed": true, "version": "7.59.0", "why": "", "seen": {…}}
-// Exit code: 0 passed, 1 failed, 3 the scenario does not apply to this client (and why).
-// No packages are imported here; `stock` brings those that `tests/clients/node/package.json` names.
+// The contract is in ../README.md. Drivers run from a copy of this folder that has its packages installed.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, symlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const MODULES = join(HERE, "node_modules");
-const INSTALLED = join(HERE, "..", "..", "..", ".clients", "node", "node_modules");
 
-const SCENARIO_S = 55;
-/** The runner ends a driver after 60 s; this one says what it waited for. */
-const DRAIN_S = 5;
+/** The runner ends a driver after 60 s; before that it says itself what it waited for. */
+const SCENARIO_S = 54;
 /** After the scenario the process must end by itself: a socket that stays open is a finding. */
-export const KEY = "sk-stock-client-key";
+const DRAIN_S = 4;
 /** Any key does on loopback. */
-
-export const SCENARIOS = [
-  "connect", "text_turn", "audio_turn", "barge_in", "tool_call", "parallel_tool_calls", "manual_commit", "error_path",
-  "clean_close",
-];
+export const KEY = "sk-stock-client-key";
 
 /** The scenario found something that must not be. */
 export class Failure extends Error {}
 
-/** The scenario has no meaning for this client; the message says why. */
-export class NotApplicable extends Error {}
+/** The client itself cannot do this; the message says why. */
+export class Cannot extends Error {}
 
 export function check(holds, message) {
   if (!holds) throw new Failure(typeof message === "function" ? message() : message);
@@ -52,11 +40,6 @@ export async function within(seconds, what, promise) {
   }
 }
 
-/** A package as a program would import it. */
-export async function stock(name) {
-  return import(name);
-}
-
 /** The installed version, from the package's own package.json. */
 export function versionOf(name) {
   return JSON.parse(readFileSync(join(MODULES, name, "package.json"), "utf8")).version;
@@ -68,7 +51,7 @@ export class Events {
     this.all = [];
     this.problem = null;
     this._looked = 0;
-    this._wake = () => {};
+    this._waiting = [];
   }
 
   push(event) {
@@ -86,12 +69,14 @@ export class Events {
     return this.all.filter((event) => event.type === type);
   }
 
+  _wake() {
+    for (const wake of this._waiting.splice(0)) wake();
+  }
+
   /** Any further event. */
-  async more(seconds) {
-    const before = this.all.length;
+  async more() {
     if (this.problem) throw this.problem;
-    await within(seconds, "further event", new Promise((wake) => (this._wake = wake)));
-    if (this.problem && this.all.length === before) throw this.problem;
+    await new Promise((wake) => this._waiting.push(wake));
   }
 
   count(type) {
@@ -106,8 +91,7 @@ export class Events {
           const event = this.all[this._looked++];
           if (event.type === type && test(event)) return event;
         }
-        if (this.problem) throw this.problem;
-        await new Promise((wake) => (this._wake = wake));
+        await this.more();
       }
     };
     try {
@@ -123,7 +107,7 @@ export class Events {
 /**
  * Run the scenario that the command line asks for.
  *
- * `client`: {package, nativeWebSocket, notApplicable: {scenario: why}, scenarios: {scenario: async (options) => seen}}.
+ * `client`: {package, nativeWebSocket, scenarios: {scenario: async (options) => seen}}.
  */
 export async function drive(client) {
   const options = read();
@@ -132,20 +116,17 @@ export async function drive(client) {
     const { status } = spawnSync(process.execPath, again.arguments, { stdio: "inherit", env: again.env });
     process.exit(status ?? 1);
   }
-  linkModules();
   const result = { scenario: options.scenario, passed: false, version: "", why: "", seen: {} };
   let code = 1;
   try {
     result.version = versionOf(client.package);
-    const why = client.notApplicable?.[options.scenario];
-    if (why) throw new NotApplicable(why);
     const scenario = client.scenarios[options.scenario];
-    check(scenario, `this client has no scenario ${options.scenario}`);
+    check(scenario, `this driver has no scenario ${options.scenario}`);
     result.seen = (await within(SCENARIO_S, "end of the scenario", scenario(options))) ?? {};
     result.passed = true;
     code = 0;
   } catch (error) {
-    code = error instanceof NotApplicable ? 3 : 1;
+    code = error instanceof Cannot ? 3 : 1;
     result.why = error instanceof Failure || code === 3 ? error.message : `${error?.stack ?? error}`;
   }
   result.seen = { node: process.version, ...result.seen };
@@ -205,14 +186,4 @@ function nodeAgain(client, options) {
   }
   if (flags.length === 0 && env.NODE_EXTRA_CA_CERTS === process.env.NODE_EXTRA_CA_CERTS) return null;
   return { env, arguments: [...process.execArgv, ...flags, ...process.argv.slice(1)] };
-}
-
-/** Packages are installed under .clients/node; imports of these files find them here. */
-function linkModules() {
-  if (existsSync(MODULES) || !existsSync(INSTALLED)) return;
-  try {
-    symlinkSync(INSTALLED, MODULES, "dir");
-  } catch (error) {
-    if (error.code !== "EEXIST") throw error; // Another driver was quicker.
-  }
 }

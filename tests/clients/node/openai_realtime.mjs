@@ -1,8 +1,10 @@
 // The scenarios of openai-node's two Realtime classes. They differ in how they connect; what they do is the same.
 
+import OpenAI from "openai";
+
 import { Microphone, isAudible, milliseconds, phrase, understood } from "./caller.mjs";
-import { ASK_ONE, ASK_TWO, HELLO, TOOLS, answer, checkTold } from "./conversation.mjs";
-import { Events, KEY, check, stock, within } from "./driver.mjs";
+import { HELLO, ONE_CALL, SUM, TOOLS, TWO_CALLS, WORD, answer, checkTold } from "./conversation.mjs";
+import { Events, KEY, check, within } from "./driver.mjs";
 
 /** `open(client, model)` returns an instance of the class. */
 export function scenariosOf(open) {
@@ -11,8 +13,8 @@ export function scenariosOf(open) {
     text_turn: (options) => calling(open, options, textTurn),
     audio_turn: (options) => calling(open, options, audioTurn),
     barge_in: (options) => calling(open, options, bargeIn),
-    tool_call: (options) => calling(open, options, (call) => tools(call, ASK_ONE, ["check_stock"])),
-    parallel_tool_calls: (options) => calling(open, options, (call) => tools(call, ASK_TWO, ["check_stock", "get_price"])),
+    tool_call: (options) => calling(open, options, (call) => tools(call, ONE_CALL)),
+    parallel_tool_calls: (options) => calling(open, options, (call) => tools(call, TWO_CALLS)),
     manual_commit: (options) => calling(open, options, manualCommit),
     error_path: (options) => calling(open, options, errorPath),
     clean_close: (options) => calling(open, options, cleanClose),
@@ -75,9 +77,8 @@ class Call {
 }
 
 async function calling(open, options, story) {
-  const { default: OpenAI } = await stock("openai");
   const client = new OpenAI({ apiKey: KEY, baseURL: options.base, maxRetries: 0 });
-  const rt = await open(client, options.model);
+  const rt = open(client, options.model);
   const call = new Call(rt);
   const created = await call.events.wait("session.created");
   check(call.events.all[0] === created, `the first event is ${call.events.all[0].type}`);
@@ -106,36 +107,39 @@ async function connect(call) {
 
 async function textTurn(call) {
   await call.configure({ output_modalities: ["text"] });
-  const response = await call.turn(HELLO);
+  const response = await call.turn(WORD.told);
   const text = textOf(response);
   check(text.length > 0, "a reply without words");
   const deltas = call.events.of("response.output_text.delta").map((event) => event.delta).join("");
   check(deltas === text, "the deltas are not the text");
+  const asked = textOf(await call.turn(WORD.asked));
+  check(WORD.expected.test(asked), `the code word was not remembered: ${asked}`);
   check(call.events.count("response.output_audio.delta") === 0, "audio in a text session");
-  const again = await call.turn("who are you");
-  check(textOf(again) !== text, "two questions, one answer");
   call.noErrors();
-  return { text, usage: response.usage ?? null };
+  return { text: asked, usage: response.usage ?? null };
 }
 
 async function audioTurn(call) {
   const { events } = call;
-  const { text, pcm } = phrase(call.options.audio, "hello");
+  await call.configure({ audio: { input: { turn_detection: { type: "server_vad" } } } });
+  const { text, pcm } = phrase(call.options.audio, "times");
   const microphone = call.microphone();
   try {
     await microphone.say(pcm);
-    const started = events.of("input_audio_buffer.speech_started")[0] ?? (await events.wait("input_audio_buffer.speech_started"));
+    const started = await events.wait("input_audio_buffer.speech_started");
     const stopped = await events.wait("input_audio_buffer.speech_stopped");
     check(stopped.item_id === started.item_id, "speech_started and speech_stopped name different items");
     check(stopped.audio_end_ms > started.audio_start_ms, "speech ends before it starts");
     const committed = await events.wait("input_audio_buffer.committed");
     check(committed.item_id === started.item_id, "another item was committed");
-    const response = await call.done();
+    // The gateway works the sum out by a tool of its own: a response of its own, without words.
+    let response = await call.done();
+    while (!textOf(response)) response = await call.done();
+    check(SUM.test(textOf(response)), `the sum was not spoken: ${textOf(response)}`);
     const heard = await transcript(call, committed.item_id);
     check(understood(text, heard) >= 0.5, `heard ${JSON.stringify(heard)}`);
     const audio = call.audioOf(response.id);
     check(isAudible(audio), "a silent reply");
-    check(textOf(response).length > 0, "audio without its transcript");
     call.noErrors();
     return { heard, said: textOf(response), audio_ms: milliseconds(audio.length) };
   } finally {
@@ -187,16 +191,16 @@ async function bargeIn(call) {
   }
 }
 
-async function tools(call, ask, names) {
+async function tools(call, wish) {
   await call.configure({ output_modalities: ["text"], tools: TOOLS, tool_choice: "auto" });
-  const response = await call.turn(ask);
+  const response = await call.turn(wish.ask);
   const calls = response.output.filter((item) => item.type === "function_call");
   const dones = call.events.of("response.function_call_arguments.done");
-  check(dones.map((event) => event.name).join() === names.join(), "function_call_arguments.done without its name");
-  for (const item of answer(calls, names)) call.rt.send({ type: "conversation.item.create", item });
+  check(dones.map((event) => event.name).join() === wish.names.join(), "function_call_arguments.done without its name");
+  for (const item of answer(calls, wish)) call.rt.send({ type: "conversation.item.create", item });
   call.rt.send({ type: "response.create" });
   const text = textOf(await call.done());
-  checkTold(text, names);
+  checkTold(text, wish);
   call.noErrors();
   return { calls: calls.map((item) => `${item.name}(${item.arguments})`), text };
 }
@@ -205,7 +209,7 @@ async function manualCommit(call) {
   const { events } = call;
   const session = await call.configure({ audio: { input: { turn_detection: null } } });
   check(session.audio.input.turn_detection == null, "turn detection is still on");
-  const { text, pcm } = phrase(call.options.audio, "hello");
+  const { text, pcm } = phrase(call.options.audio, "fact-tiger-seven");
   const microphone = call.microphone();
   await microphone.say(pcm);
   microphone.off();
@@ -219,6 +223,8 @@ async function manualCommit(call) {
   const response = await call.done();
   check(isAudible(call.audioOf(response.id)), "a silent reply");
   check(understood(text, heard) >= 0.5, `heard ${JSON.stringify(heard)}`);
+  const asked = textOf(await call.turn(WORD.asked));
+  check(WORD.expected.test(asked), `what was said is not known: ${asked}`);
   call.noErrors();
   return { heard, said: textOf(response) };
 }
@@ -252,5 +258,5 @@ async function cleanClose(call) {
   const { code, wasClean } = await within(5, "close", call.closed);
   check(code === 1000 && wasClean !== false, `closed with ${code}`);
   check(call.errors.length === 0, "an error while closing");
-  return { code };
+  return { code, session: call.session.id };
 }

@@ -1,7 +1,9 @@
 // openai-node, `client.responses` over HTTP: create, create with `stream: true`, and the stream helper, in turn.
 
-import { Failure, KEY, check, drive, stock } from "./driver.mjs";
-import { NOT_APPLICABLE, Refused, scenariosOf } from "./openai_responses.mjs";
+import OpenAI from "openai";
+
+import { Failure, KEY, check, drive } from "./driver.mjs";
+import { Refused, scenariosOf } from "./openai_responses.mjs";
 
 class Line {
   /** Nothing is kept that is not stored: each request stands alone. */
@@ -53,13 +55,16 @@ class Line {
     return stream.finalResponse();
   }
 
-  /** Stop reading in the middle of a stream; the next request must not notice. */
-  async abandon(fields) {
+  /** Leaving the loop aborts the request. */
+  async cut(fields) {
     const stream = await this._client.responses.create({ model: this._model, ...fields, stream: true });
-    for await (const event of stream) if (event.type === "response.output_text.delta") break;
+    let events = 0;
+    for await (const event of stream) {
+      events += 1;
+      if (event.type === "response.output_text.delta") break;
+    }
     check(stream.controller.signal.aborted, "the stream goes on");
-    await this.create({ input: fields.input });
-    return { abandoned: true };
+    return { events };
   }
 
   async close() {
@@ -69,9 +74,7 @@ class Line {
 
 await drive({
   package: "openai",
-  notApplicable: NOT_APPLICABLE,
-  scenarios: scenariosOf(async (options) => {
-    const { default: OpenAI } = await stock("openai");
+  scenarios: scenariosOf((options) => {
     return new Line(new OpenAI({ apiKey: KEY, baseURL: options.base, maxRetries: 0 }), options.model);
   }),
 });

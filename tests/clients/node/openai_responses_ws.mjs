@@ -1,7 +1,10 @@
 // openai-node, `ResponsesWS`: Responses in WebSocket mode, over the package ws.
 
-import { Events, KEY, drive, stock, within } from "./driver.mjs";
-import { NOT_APPLICABLE, Refused, scenariosOf } from "./openai_responses.mjs";
+import OpenAI from "openai";
+import { ResponsesWS } from "openai/resources/responses/ws";
+
+import { Events, KEY, check, drive, within } from "./driver.mjs";
+import { Refused, scenariosOf } from "./openai_responses.mjs";
 
 const TERMINAL = ["response.completed", "response.failed", "response.incomplete"];
 
@@ -26,30 +29,41 @@ class Line {
   }
 
   async create(fields) {
-    this._ws.send({ type: "response.create", model: this._model, ...fields });
-    this._seen = this._events.all.length;
-    const last = await this._last();
+    const last = await this._last(fields);
     if (last.type === "refused") throw new Refused(last.error.message, last.error.error.error.code);
     const own = this._events.all.slice(this._seen);
     this.deltas = own.filter((event) => event.type === "response.output_text.delta").map((event) => event.delta).join("");
     const numbers = own.map((event) => event.sequence_number);
-    if (numbers.some((number, index) => number !== index)) throw new Error(`sequence numbers ${numbers}`);
+    check(numbers.every((number, index) => number === index), `sequence numbers ${numbers}`);
     return last.response;
   }
 
-  async _last() {
+  async _last(fields) {
+    this._seen = this._events.all.length;
+    this._ws.send({ type: "response.create", model: this._model, ...fields });
+    return within(20, "end of the response", this._terminal());
+  }
+
+  async _terminal() {
     for (let looked = this._seen; ; looked += 1) {
-      while (looked >= this._events.all.length) await this._events.more(20);
+      while (looked >= this._events.all.length) await this._events.more();
       const event = this._events.all[looked];
       if (event.type === "refused" || TERMINAL.includes(event.type)) return event;
     }
   }
 
-  /** Close while a response streams. */
-  async abandon(fields) {
-    this._ws.send({ type: "response.create", model: this._model, ...fields });
-    await this._events.wait("response.output_text.delta");
-    return { abandoned: true };
+  /** The SDK's types have no `response.cancel`; its `send` takes it, and servers know it. */
+  async cut(fields) {
+    const ended = this._last(fields);
+    const isOwn = () => this._events.all.length > this._seen;
+    const delta = await this._events.wait("response.output_text.delta", isOwn);
+    const { response } = this._events.of("response.created").at(-1);
+    this._ws.send({ type: "response.cancel", response_id: response.id });
+    const last = await ended;
+    // The gateways' model writes faster than anybody can cancel; how it ended is shown.
+    const status = last.response?.status;
+    check(["cancelled", "completed"].includes(status), `the cut response is ${status ?? last.type}`);
+    return { item: delta.item_id, status };
   }
 
   async close() {
@@ -60,9 +74,7 @@ class Line {
 
 await drive({
   package: "openai",
-  notApplicable: NOT_APPLICABLE,
-  scenarios: scenariosOf(async (options) => {
-    const [{ default: OpenAI }, { ResponsesWS }] = [await stock("openai"), await stock("openai/resources/responses/ws")];
+  scenarios: scenariosOf((options) => {
     const client = new OpenAI({ apiKey: KEY, baseURL: options.base, maxRetries: 0 });
     return new Line(new ResponsesWS(client), options.model);
   }),

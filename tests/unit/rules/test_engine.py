@@ -27,7 +27,9 @@ PRICE = item("function_call_output", call_id="c2", output="9")
 
 
 def reply(*items: Item) -> str:
-    request = ModelRequest(SessionId("s"), ResponseId("r"), "", (*CALLS, *items), (), '"auto"', True, None, "")
+    request = ModelRequest(
+        SessionId("s"), ResponseId("r"), "", (*CALLS, *items), (), '"auto"', True, None, ""
+    )
     return ENGINE.decide(request).text
 
 
