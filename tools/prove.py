@@ -52,6 +52,9 @@ PARTS: dict[str, Part] = {
     "power": pytest_part("power cuts of the SQLite store", "figure_power", POWER=400),
     "cuts": pytest_part("cuts of the client socket", "figure_cuts", CUTS=200),
     "kills": pytest_part("kill -9 of the gateway in live audio calls", "figure_kills", KILLS=200),
+    "links": pytest_part(
+        "three hours with a model provider that fails three hundred times", "figure_links", LINKS=6
+    ),
     "mutants": Part("mutants of the core", ("tools/mutants.py", "--report", "bench/results/mutants.json")),
 }
 

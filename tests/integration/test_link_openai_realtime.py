@@ -480,6 +480,21 @@ def test_what_is_only_text_there_is_written_again_when_less_of_it_was_heard() ->
     play(do)
 
 
+def test_a_caller_who_stops_sending_in_mid_utterance_has_fallen_silent() -> None:
+    """A13: a muted microphone sends no silence, and the provider's detector moves only with audio."""
+
+    async def do(scene: Scene) -> None:
+        await scene.open(SessionConfig())
+        speak(scene, frames=12, silence=0)
+        await until(lambda: scene.sink.has("turn_final"))
+        assert scene.sink.of("turn_committed") == [("turn_committed", 0, 12 * 480)]
+        speak(scene, frames=10)
+        await until(lambda: len(scene.sink.of("turn_final")) == 2)
+        assert scene.sink.of("speech_started")[1] == ("speech_started", 12 * 480), "positions go on"
+
+    play(do)
+
+
 def test_a_loop_that_was_busy_for_a_while_is_no_dead_line() -> None:
     """C1, C6: what came meanwhile is not read yet when the watch looks."""
 

@@ -176,6 +176,33 @@ def test_a_provider_that_streams_nothing_but_garbage_is_stalled_and_not_alive() 
     story(do, FAST)()
 
 
+def test_a_caller_who_talks_to_a_deaf_server_is_not_left_alone() -> None:
+    """B3: it answers pings, nobody asked it for anything, and it says nothing of what it should hear."""
+
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(SessionConfig())
+        await asyncio.sleep(0.3)
+        assert not connection.of("session.update")[1:], "while nobody speaks there is nothing to answer"
+        connection.freeze()
+        speak(scene)
+        error = await scene.lost()
+        assert error.cause == "deaf" and scene.link.unconfirmed() == 40 * 480
+
+    play(do, probe_s=0.1, ping_s=0.05)
+
+
+def test_a_server_that_is_asked_and_answers_is_left_alone() -> None:
+    async def do(scene: Scene) -> None:
+        connection = await scene.open(SessionConfig())
+        for _ in range(30):
+            scene.link.append_audio(QUIET)
+            await asyncio.sleep(0.02)
+        assert len(connection.of("session.update")) > 2 and scene.sink.error is None
+        assert scene.link.unconfirmed() < 30 * 480 and not connection.errors
+
+    play(do, probe_s=0.1)
+
+
 def test_binary_frames_are_no_events_and_do_no_harm() -> None:
     async def do(scene: Scene) -> None:
         connection = await scene.open()

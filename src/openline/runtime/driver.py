@@ -356,6 +356,8 @@ class SessionDriver:
             self._tail.add(start, pcm, is_speech=is_open)
         if self.link is not None:
             self.link.append(pcm, start)
+        elif self.unheard_from is None:
+            self.unheard_from = start
 
     def now(self) -> Now:
         return self._clock.now()

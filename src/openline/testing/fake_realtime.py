@@ -59,6 +59,8 @@ __all__ = [
 
 LOUD = 2_000
 """A frame with a sample above this (of 32,767) is speech."""
+FRAME_BYTES = 960
+"""20 ms: what the detector looks at, however much comes at once."""
 Event = dict[str, Any]
 OPEN_FAULTS = {
     "ok": "nothing wrong",
@@ -128,6 +130,8 @@ class FakeRealtime:
         self.keys: set[str] = set()
         self.seen_keys: list[str] = []
         self.transcripts: list[str] = ["hello"]
+        self.transcribe: Callable[[bytes], str] | None = None
+        """In place of ``transcripts``: the words of a turn's audio (PCM16 24 kHz, from 300 ms before it began)."""
         self.transcript_delay_s = 0.0
         self.echoes_metadata = True
         self.obeys = True
@@ -220,6 +224,8 @@ class FakeConnection(WSListener):
         self._is_frozen = False
         self._buffered_ms = 0.0
         self._speech = ""
+        self._turn_from = 0
+        """Byte of the audio at which the open turn, or the uncommitted buffer, begins."""
         self._quiet_ms = 0.0
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -403,7 +409,7 @@ class FakeConnection(WSListener):
             case "input_audio_buffer.commit":
                 self._commit_by_client(event)
             case "input_audio_buffer.clear":
-                self._buffered_ms, self._speech = 0.0, ""
+                self._buffered_ms, self._speech, self._turn_from = 0.0, "", len(self.audio)
                 self.send({"type": "input_audio_buffer.cleared"})
             case "conversation.item.create":
                 self._create(event)
@@ -426,6 +432,10 @@ class FakeConnection(WSListener):
         return detection
 
     def _hear(self, pcm: bytes) -> None:
+        for at in range(0, len(pcm), FRAME_BYTES):
+            self._hear_frame(pcm[at : at + FRAME_BYTES])
+
+    def _hear_frame(self, pcm: bytes) -> None:
         at_ms = len(self.audio) / 48
         self.audio += pcm
         ms = len(pcm) / 48
@@ -436,6 +446,7 @@ class FakeConnection(WSListener):
         is_loud = any(abs(sample) > LOUD for (sample,) in struct.iter_unpack("<h", pcm))
         if is_loud and not self._speech:
             self._speech = self.server.new_id("item")
+            self._turn_from = max(self._turn_from, int(at_ms - 300) * 48)
             started = {"audio_start_ms": int(at_ms), "item_id": self._speech}
             for _ in range(2 if self.server.repeats else 1):
                 self.send({"type": "input_audio_buffer.speech_started", **started})
@@ -469,6 +480,9 @@ class FakeConnection(WSListener):
         self._add(entry, len(self.items))
         texts = self.server.transcripts
         text = texts[min(self._turns, len(texts) - 1)]
+        if self.server.transcribe is not None:
+            text = self.server.transcribe(bytes(self.audio[self._turn_from :]))
+        self._turn_from = len(self.audio)
         self._turns += 1
         content["transcript"] = text
         self._spawn(self._transcribe(item, text))

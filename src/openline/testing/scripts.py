@@ -149,6 +149,17 @@ def scripted_speech(text: str = "", ms: int = 500) -> bytes:
     return bytes(audio)
 
 
+def words_in_speech(pcm: bytes) -> str:
+    """What ``scripted_speech`` put into audio, wherever its frames begin; what is there twice is told twice."""
+    found = bytearray()
+    at = pcm.find(_LOUD_BYTES)
+    while at >= 0:
+        if at % 2 == 0:
+            found += _carried(pcm[at : at + FRAME_SAMPLES * 2])
+        at = pcm.find(_LOUD_BYTES, at + 1)
+    return found.decode(errors="replace")
+
+
 def scripted_silence(ms: int) -> bytes:
     return bytes(ms * RATE // 1000 * 2)
 

@@ -33,6 +33,8 @@ SWAP_CHECK_S = 0.2
 """How often a quiet moment is looked for once a new connection stands ready."""
 STARVED_S = 1.0
 """A look that comes so late judges nobody: the loop was busy, and what came meanwhile is not read yet."""
+FILL_MS = 500
+"""Silence beyond the window that ends a turn: detectors are not exact."""
 OVERLAP_BYTES = 300 * BYTES_PER_MS
 """Audio that a renewed socket is given again, so that a word begun at the swap is heard from its start."""
 
@@ -44,7 +46,8 @@ class OpenAIRealtimeSettings:
     """Seconds. ``rotate_s``: age at which a new connection is opened beside the old one, which takes over at the
     next quiet moment; ``rotate_by_s``: from then on also while something plays or waits for its text, only not in a
     reply or in speech. Both stay below the provider's cap of 60 min. ``stall_s``: a response without a byte that
-    means something; ``dead_s``: a line without one.
+    means something; ``dead_s``: a line without one. ``probe_s``: caller audio that nothing answers; then the server
+    is asked a question, and has as long again to answer it.
     """
 
     rotate_s: float = 55 * 60
@@ -53,6 +56,7 @@ class OpenAIRealtimeSettings:
     handshake_s: float = 10
     stall_s: float = 10
     ping_s: float = 20
+    probe_s: float = 5
     dead_s: float = 45
     check_s: float = 2
     transcription: str = TRANSCRIPTION
@@ -95,6 +99,7 @@ class OpenAIRealtimeLink(ModelLink):
         self._preparing: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._due = 0.0
+        self._seen_position = 0
         self._timer: asyncio.TimerHandle | None = None
         self.rotations = 0
         self.counts: Counter[str] = Counter()
@@ -176,12 +181,22 @@ class OpenAIRealtimeLink(ModelLink):
             if session is not None and is_starved:
                 session.excuse(now)
             elif session is not None:
-                session.check(now, stall_s=settings.stall_s, dead_s=settings.dead_s, ping_s=settings.ping_s)
+                session.check(now, settings)
         self._renew(now)
+        self._fill()
         if self._session is not None and not self._is_closed:
             wait = settings.check_s if self._standby is None else min(SWAP_CHECK_S, settings.check_s)
             self._due = now + wait
             self._timer = loop.call_later(wait, self._watch)
+
+    def _fill(self) -> None:
+        """A client that stops sending in mid-utterance (muted, push to talk) has fallen silent, and the provider's
+        detector only moves with audio: it is given the silence that ends a turn (failures.md A13)."""
+        session, position = self._session, self._position
+        is_starved, self._seen_position = position == self._seen_position, position
+        detection = self._config.turn_detection
+        if session is not None and detection is not None and is_starved and session.turns.is_speaking:
+            session.fill(detection.silence_duration_ms + FILL_MS)
 
     def _renew(self, now: float) -> None:
         """Before the provider's cap strikes: first a second connection with the history, then, in a quiet moment, the

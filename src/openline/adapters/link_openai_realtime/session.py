@@ -11,8 +11,9 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from openline.adapters.link_openai_realtime.items import Conversation
+from openline.adapters.link_openai_realtime.items import BYTES_PER_MS, Conversation
 from openline.adapters.link_openai_realtime.replies import Replies
 from openline.adapters.link_openai_realtime.socket import (
     Address,
@@ -56,6 +57,22 @@ class Provider:
     tls: ssl.SSLContext | None = None
 
 
+class Patience(Protocol):
+    """Seconds; see ``OpenAIRealtimeSettings``."""
+
+    @property
+    def stall_s(self) -> float: ...
+
+    @property
+    def dead_s(self) -> float: ...
+
+    @property
+    def ping_s(self) -> float: ...
+
+    @property
+    def probe_s(self) -> float: ...
+
+
 class ProviderSession:
     """``lost`` is called at most once, never before ``open`` has returned and never after ``close``."""
 
@@ -80,8 +97,8 @@ class ProviderSession:
         self._commit_ids: set[str] = set()
         self._number = 0
         self._asked_at = 0.0
-        """When something was last sent that must be answered."""
         self._probe = ""
+        self._probed_at = 0.0
         self.confirmed = 0
         """Position of the caller's audio when the provider last said something that means anything."""
         self.conversation = Conversation(self._command, sink.conversation)
@@ -188,25 +205,30 @@ class ProviderSession:
 
     # -- judging it
 
-    def check(self, now: float, *, stall_s: float, dead_s: float, ping_s: float) -> None:
+    def check(self, now: float, limits: Patience) -> None:
         """Judge by received bytes; ping a quiet line. ``now`` on the loop's clock."""
         socket = self._socket
         if socket is None or self._is_over:
             return
         name = self._provider.address.name
-        is_asked = self.replies.is_active or self._asked_at > socket.heard_at
-        if now - socket.alive_at > dead_s:
-            message = f"{name}: nothing received for {dead_s:g} s; trying again."
+        heard_at = socket.heard_at
+        waited = now - max(heard_at, self._asked_at)
+        is_probed = self._probed_at > heard_at
+        if now - socket.alive_at > limits.dead_s:
+            message = f"{name}: nothing received for {limits.dead_s:g} s; trying again."
             self._end(LinkUnavailable(message, cause="line_silent"))
-        elif is_asked and now - max(socket.heard_at, self._asked_at) > stall_s:
+        elif self.replies.is_active and waited > limits.stall_s:
             # A server that answers pings and nothing else is dead to the caller (failures.md B, C).
-            message = f"{name}: stalled for {stall_s:g} s in a response; trying again."
+            message = f"{name}: stalled for {limits.stall_s:g} s in a response; trying again."
             self._end(LinkUnavailable(message, cause="stalled"))
-        elif not is_asked and now - socket.heard_at > ping_s and self.turns.position > self.confirmed:
+        elif is_probed and now - self._probed_at > limits.probe_s:
+            message = f"{name}: no answer for {limits.probe_s:g} s while the caller is heard; trying again."
+            self._end(LinkUnavailable(message, cause="deaf"))
+        elif not is_probed and now - heard_at > limits.probe_s and self.turns.position > self.confirmed:
             # Somebody may be talking to a server that only answers pings: ask it something.
             self._probe = self._command("session.update", session={"type": "realtime"})
-            self._asked_at = now
-        elif now - socket.alive_at > ping_s:
+            self._probed_at = now
+        elif now - socket.alive_at > limits.ping_s:
             socket.ping()
 
     def excuse(self, now: float) -> None:
@@ -246,6 +268,11 @@ class ProviderSession:
         """Audio that an earlier socket was given: it comes all at once, and waits where the line is full."""
         self.turns.sent(len(pcm) // 2)
         self._send(upstream.append_audio(pcm))
+
+    def fill(self, ms: int) -> None:
+        """Silence that nobody sent."""
+        self.turns.filled(ms * BYTES_PER_MS // 2)
+        self._send(upstream.append_audio(bytes(ms * BYTES_PER_MS)))
 
     def replay(self, pcm: bytes) -> None:
         """Audio that was counted already."""

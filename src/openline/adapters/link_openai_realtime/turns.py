@@ -80,6 +80,10 @@ class Turns:
         self.position += samples
         self._offset += samples
 
+    def filled(self, samples: int) -> None:
+        """Audio that only the provider has: its clock runs ahead of ours by so much."""
+        self._offset -= samples
+
     def commit(self, item_id: ItemId, start: int, end: int) -> str:
         """The client ended its turn. The event id, by which an error names it."""
         self._commits.append((item_id, start, end))
