@@ -237,7 +237,7 @@ class LongCall:
         agent = Agent(tool_functions={"stock": self.stock})
         self.home = House(
             agent=agent,
-            links=lambda session, config: WatchedLink(self, factory._provider, settings),  # type: ignore[arg-type]
+            links=lambda session, config: WatchedLink(self, factory._provider, settings),  # type: ignore[arg-type]  # a house knows scripted links
             recordings=Tape() if plan.is_recorded else None,
         )
         await self.home.log.open()

