@@ -65,6 +65,9 @@ class Gateways:
     def stop(self) -> dict[str, str]:
         """End them all as a person would; what is wrong with a gateway or with a log of its, by its name."""
         wrong: dict[str, str] = {}
+        for name, gateway in self._running.items():
+            if open_ := not_parked(gateway.data):
+                wrong[name] = f"{open_} sessions are still open, though every client has gone"
         # The front ones first: they are clients of the one behind.
         for name, gateway in reversed(self._running.items()):
             if code := gateway.stop():
@@ -114,6 +117,20 @@ class Gateways:
             capture_output=True,
         )
         return cert, key
+
+
+def not_parked(data: Path) -> int:
+    """Sessions that are neither parked nor ended, ``PARKED_S`` from now at the latest."""
+    deadline = time.monotonic() + PARKED_S
+    while True:
+        reader = bootstrap.read_data(data)
+        try:
+            count = sum(row.status not in ("parked", "ended") for row in reader.sessions(limit=100_000))
+        finally:
+            reader.close()
+        if not count or time.monotonic() > deadline:
+            return count
+        time.sleep(0.1)
 
 
 def wait_parked(data: Path, session: str) -> Story | None:

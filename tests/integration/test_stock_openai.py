@@ -82,7 +82,7 @@ def test_a_text_turn(gateway: GatewayProcess) -> None:
 
 @needs_ears
 def test_an_audio_turn_with_server_vad(gateway: GatewayProcess) -> None:
-    """The caller's recording goes in at real time; words, a tool of the gateway and sound come back."""
+    """The caller's recording goes in at real time; words and sound come back. The gateway's tool is not seen."""
 
     async def story() -> None:
         async with stock(gateway.url) as call:
@@ -95,14 +95,29 @@ def test_an_audio_turn_with_server_vad(gateway: GatewayProcess) -> None:
             assert committed.item_id == started.item_id
             heard = await call.wait("conversation.item.input_audio_transcription.completed")
             assert heard.transcript.lower().strip(".?") == "what is twelve times seven"
-            done = await call.wait("response.done", lambda event: event.response.output[-1].type == "message")
-            words = done.response.output[-1].content[0].transcript.lower()
+            calling = (await call.wait("response.done")).response
+            assert (calling.status, calling.output) == ("completed", []), "the tool's response shows nothing"
+            done = (await call.wait("response.done")).response
+            words = done.output[-1].content[0].transcript.lower()
             assert "84" in words or "eighty" in words, words
             assert len(call.audio()) > 24_000, "half a second of speech at least"
-            call_item = next(
-                event.item for event in call.of("conversation.item.done") if event.item.type == "mcp_call"
-            )
-            assert call_item.output, "the gateway's own tool is shown as Realtime shows server-run tools"
+            assert not [event.type for event in call.events if "mcp" in event.to_json()]
+            places = [(event.item.id, event.previous_item_id) for event in call.of("conversation.item.added")]
+            assert places == [(committed.item_id, None), (done.output[0].id, committed.item_id)]
+
+    run(story())
+
+
+def test_a_client_that_asks_is_shown_the_tools_that_the_gateway_runs(gateway: GatewayProcess) -> None:
+    async def story() -> None:
+        async with stock(gateway.url, extra_query={"server_tools": "shown"}) as call:
+            await call.configure(output_modalities=["text"])
+            await call.ask("What is twelve times seven?")
+            settled = await call.wait("conversation.item.done", lambda event: event.item.type == "mcp_call")
+            answer = await call.wait("conversation.item.done", lambda event: event.item.type == "message")
+            assert settled.item.output and answer.previous_item_id == settled.item.id
+            done = [event.response for event in call.of("response.done")]
+            assert done[0].output[0].type == "mcp_call"
 
     run(story())
 

@@ -36,6 +36,7 @@ from openline.wire.envelope import decode_facts
 from openline.wire.items import to_item
 from openline.wire.render import MAX_FRAMES, View, render
 from openline.wire.requests import to_request
+from openline.wire.server_tools import shown_in, without_server_tools
 from openline.wire.session_config import to_config
 
 log = logging.getLogger("openline.server")
@@ -60,6 +61,7 @@ class Wishes:
     pacing_ms: int | None
     strict: bool
     model: str
+    server_tools: bool
 
     @classmethod
     def of(cls, request: UpgradeRequest) -> Wishes:
@@ -79,6 +81,7 @@ class Wishes:
             _pacing(request.query_one("pacing")),
             request.query_one("errors") == "strict",
             request.query_one("model") or "",
+            _server_tools(request.query_one("server_tools")),
         )
 
 
@@ -94,6 +97,12 @@ def _pacing(text: str | None) -> int | None:
     if not text.isdecimal() or not 20 <= int(text) <= 60_000:
         raise _invalid("pacing", "'off' or milliseconds from 20 to 60000")
     return int(text)
+
+
+def _server_tools(text: str | None) -> bool:
+    if text not in (None, "shown"):
+        raise _invalid("server_tools", "'shown', or nothing")
+    return text is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +138,7 @@ class RealtimeConnection:
         self._hear: Callable[[bytes], None] | None = None
         """Where a speaker's audio goes once it is attached."""
         self._view: View | None = None
+        self._shows_server_tools = self.opted_in
         self._outbox = Outbox(
             socket.send_text,
             self._overflowed,
@@ -202,6 +212,7 @@ class RealtimeConnection:
         self._driver = driver
         self._hear = driver.append_audio if wishes.role == "speaker" else None
         self.role, self.pacing_ms = wishes.role, wishes.pacing_ms
+        self._shows_server_tools = self.opted_in or wishes.server_tools
         self._ids = frames.EventIds(state.epoch)
         self._view = View(self.opted_in, self.conn, self.role, wishes.strict, state.session)
         self._token = secrets.token_urlsafe(24)
@@ -489,9 +500,16 @@ class RealtimeConnection:
             self._attached_seq = Seq(first_seq + len(facts) - 1)
         for offset, fact in enumerate(facts):
             seq = Seq(first_seq + offset)
-            for _, frame in render(fact, epoch=epoch, seq=seq, view=self._view):
-                self._outbox.put(frame, seq)
+            seen = fact if self._shows_server_tools else self._without_server_tools(fact)
+            if seen is not None:
+                for _, frame in render(seen, epoch=epoch, seq=seq, view=self._view):
+                    self._outbox.put(frame, seq)
             self._shown = seq
+
+    def _without_server_tools(self, fact: Fact) -> Fact | None:
+        # The runtime shows a step's facts right after it: the conversation stands as they left it.
+        assert self._driver is not None
+        return without_server_tools(fact, shown_in(self._driver.session.state))
 
     def durable(self, mark: Seq) -> None:
         self._outbox.durable(mark)
@@ -512,6 +530,8 @@ class RealtimeConnection:
     def call_delta(
         self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool
     ) -> None:
+        if ours and not self._shows_server_tools:
+            return
         own = None if ours else call_id
         self._partial(
             frames.arguments_delta(self._ids.next(self._shown), response, item, index, own, arguments)
@@ -530,6 +550,9 @@ class RealtimeConnection:
 
     def resend_item(self, item: Item, previous: ItemId | None) -> None:
         assert self._view is not None
+        if previous is not None and not self._shows_server_tools:
+            assert self._driver is not None
+            previous = shown_in(self._driver.session.state)(previous)
         ids = (self._ids.next(self._shown), self._ids.next(self._shown))
         for frame in frames.item_resent(ids, item, previous, self._view):
             self._partial(frame)

@@ -198,6 +198,7 @@ ROUTES: tuple[RouteSpec, ...] = (
         (
             Parameter("model", "query", "Name of the model.", _STRING),
             Parameter("openline", "query", "1: opt in to `openline.*` frames.", _FLAG),
+            Parameter("server_tools", "query", "'shown': show the tools that the gateway runs.", _STRING),
             Parameter("session_id", "query", "Create this session, or attach to it.", _STRING),
         ),
         problems=(404, 426),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
+import os
 import time
 import traceback
 import wave
@@ -92,7 +92,7 @@ class News:
 
     def __init__(self) -> None:
         self.all: list[Any] = []
-        self._looked = 0
+        self.looked = 0
         self._woken = asyncio.Event()
 
     def put(self, what: Any) -> None:
@@ -104,9 +104,9 @@ class News:
         try:
             async with asyncio.timeout(patience):
                 while True:
-                    while self._looked < len(self.all):
-                        one = self.all[self._looked]
-                        self._looked += 1
+                    while self.looked < len(self.all):
+                        one = self.all[self.looked]
+                        self.looked += 1
                         if test(one):
                             return one
                     self._woken.clear()
@@ -138,9 +138,16 @@ def main(package: str, scenarios: dict[str, Scenario]) -> None:
     given = parser.parse_args()
     call = Call(given.url, given.model, Path(given.audio))
     result: dict[str, Any] = {"scenario": given.scenario, "version": version(package)}
-    code, why = asyncio.run(_run(scenarios, given.scenario, call))
-    print(json.dumps({**result, "passed": code == 0, "why": why, "seen": call.seen}), flush=True)
-    sys.exit(code)
+
+    async def run() -> None:
+        code, why = await _run(scenarios, given.scenario, call)
+        if code:
+            # What a failed client left running may never end: the reason must be told all the same.
+            print(json.dumps({**result, "passed": False, "why": why, "seen": call.seen}), flush=True)
+            os._exit(code)
+
+    asyncio.run(run())
+    print(json.dumps({**result, "passed": True, "why": "", "seen": call.seen}), flush=True)
 
 
 async def _run(scenarios: dict[str, Scenario], name: str, call: Call) -> tuple[int, str]:
