@@ -43,12 +43,12 @@ def shown_in(state: State) -> Shown:
     """For the conversation as it stands."""
 
     def shown(item_id: ItemId) -> ItemId | None:
-        entry = state.entries.get(item_id)
-        if entry is None or entry.item.type != "mcp_call":
-            return item_id  # most of them: no search
-        for place in range(state.place_of(item_id) - 1, -1, -1):
-            if state.entries[before := state.order[place]].item.type != "mcp_call":
-                return before
+        at: ItemId | None = item_id
+        while at is not None:
+            entry = state.entries.get(at)
+            if entry is None or entry.item.type != "mcp_call":
+                return at  # most of them at once: no search
+            at = state.previous_of(at)
         return None
 
     return shown

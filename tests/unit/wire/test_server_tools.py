@@ -10,7 +10,7 @@ import pytest
 from openline.core import facts as f
 from openline.core.facts import Fact
 from openline.core.model import Item
-from openline.core.state import Entry, State
+from openline.core.state import State
 from openline.types import ItemId, Seq
 from openline.wire.render import rendering
 from openline.wire.server_tools import shown_in, without_server_tools
@@ -35,8 +35,7 @@ from wire_samples import (
 def conversation(*items: Item) -> State:
     state = State()
     for item in items:
-        state.order.append(item.id)
-        state.entries[item.id] = Entry(item)
+        state.entries.put(item, state.entries.last_id())
     return state
 
 
