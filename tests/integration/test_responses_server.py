@@ -257,7 +257,7 @@ def test_limits_of_names_and_lanes(tmp_path: Path) -> None:
             steer = {"type": "response.steer", "previous_response_id": "resp_1", "input": "also"}
             await line.socket.send(json.dumps(steer))
             failed = await line.next()
-            assert failed["error"]["code"] == "steering_not_supported" and failed["steer"]["input"] == "also"
+            assert failed["error"]["code"] == "response_not_found" and failed["steer"]["input"] == "also"
 
     asyncio.run(story())
 

@@ -30,7 +30,8 @@ from openline.server.console_files import ConsoleFiles
 from openline.server.gateway_port import GatewayPort
 from openline.server.problem import Refusal, Reject, reject_for
 from openline.server.recording import recording_response
-from openline.server.responses import ResponsesApi, answer_post, read_stored
+from openline.server.responses import ResponsesApi, answer_post, delete_stored, read_input, read_stored
+from openline.server.responses_makers import Page
 from openline.server.routes import ROUTES, RouteSpec
 from openline.server.streams import Streams, choose_form
 from openline.types import Seq, SessionId
@@ -69,7 +70,7 @@ def create_app(
         cors = Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Range", "X-API-Key"],
             expose_headers=["ETag", "Content-Range", "Accept-Ranges"],
             max_age=600,
@@ -270,6 +271,24 @@ class Handlers:
     async def show_response(self, request: Request) -> Response:
         api = self._responses_api()
         return _json(await read_stored(api, _tenant(request), request.path_params["response_id"]))
+
+    async def delete_response(self, request: Request) -> Response:
+        api = self._responses_api()
+        return _json(await delete_stored(api, _tenant(request), request.path_params["response_id"]))
+
+    async def response_input(self, request: Request) -> Response:
+        query = request.query_params
+        page = Page.of(query.get("limit"), query.get("order"), query.get("after"))
+        api, response_id = self._responses_api(), request.path_params["response_id"]
+        return _json(await read_input(api, _tenant(request), response_id, page))
+
+    async def compact_response(self, request: Request) -> Response:
+        message = "This gateway does not compact conversations; send the input you want to go on with."
+        raise ClientProtocolError(message, code="unsupported_value")
+
+    async def cancel_response(self, request: Request) -> Response:
+        message = "Only background responses are cancelled by this path, and this gateway makes none."
+        raise ClientProtocolError(message, code="unsupported_value")
 
     async def responses_without_upgrade(self, request: Request) -> Response:
         return await self.realtime_without_upgrade(request)

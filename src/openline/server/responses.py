@@ -22,7 +22,7 @@ from openline.errors import ClientProtocolError, OpenlineError
 from openline.ports import LanguageModel
 from openline.runtime.gateway import Gateway
 from openline.server.problem import Refusal, Reject
-from openline.server.responses_makers import Emit, Held, Passing, Running, StoredResponses, problem_of
+from openline.server.responses_makers import Emit, Held, Page, Passing, Running, StoredResponses, problem_of
 from openline.server.socket import ClientSocket
 from openline.types import SessionId
 from openline.wire import responses_server as wire
@@ -34,6 +34,8 @@ IN_FLIGHT_MAX = 16
 """Responses of one socket that run at once (openai-protocols.md A.4)."""
 LANES_MAX = 32
 """Named lanes of one socket (A.4)."""
+STEERS_MAX = 16
+"""Inputs that wait to steer one response; the service names no number."""
 WAITING_MAX = 256
 """Requests of one socket that wait; the service names no number, a client with more has lost count."""
 LIFE_S = 3_600.0
@@ -86,12 +88,32 @@ class ResponsesApi:
         return await self.passing.make(asked, chain, items, emit, running)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A response to make. ``steers``: it is made by the server, of input that steered the one before it."""
+
+    asked: Create
+    steers: tuple[_Steering, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Steering:
+    """Input that was accepted; it ends in a successor's context, or is given back."""
+
+    id: str
+    steer: wire.Steer
+
+
 @dataclass(eq=False)
 class _Lane:
+    """``steers``: accepted for the running response. ``pending``: for the one after the calls of ``newest``."""
+
     name: str
     newest: Held | None = None
-    waiting: deque[Create] = field(default_factory=deque)
+    waiting: deque[_Wanted] = field(default_factory=deque)
     running: Running | None = None
+    steers: list[_Steering] = field(default_factory=list)
+    pending: tuple[_Steering, ...] = ()
     task: asyncio.Task[None] | None = None
 
 
@@ -105,6 +127,7 @@ class ResponsesConnection:
         self._lanes: dict[str, _Lane] = {"": _Lane("")}
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._life: asyncio.TimerHandle | None = None
+        self._steer_frames = 0
 
     # -- the socket
 
@@ -122,7 +145,7 @@ class ResponsesConnection:
                 case wire.Cancel(response_id):
                     self._cancel(response_id)
                 case wire.Steer():
-                    self._socket.send_text(wire.steer_failed(event))
+                    self._steer(event)
                 case wire.Ignored():
                     pass
         except ClientProtocolError as error:
@@ -170,7 +193,7 @@ class ResponsesConnection:
         if sum(len(each.waiting) for each in self._lanes.values()) >= WAITING_MAX:
             self._socket.close(SLOW, "too many requests at once")
             return
-        lane.waiting.append(asked)
+        lane.waiting.append(_Wanted(asked))
         if lane.task is None:
             lane.task = asyncio.get_running_loop().create_task(self._work(lane))
 
@@ -184,15 +207,17 @@ class ResponsesConnection:
         """Until the lane is empty: one response after another."""
         while lane.waiting:
             async with self._slots:
-                asked = lane.waiting.popleft()
+                wanted = lane.waiting.popleft()
                 lane.running = Running()
-                await self._respond(lane, asked, lane.running)
+                await self._respond(lane, wanted, lane.running)
+                self._follow(lane, wanted.asked, lane.running)
                 lane.running = None
         lane.task = None
 
-    async def _respond(self, lane: _Lane, asked: Create, running: Running) -> None:
+    async def _respond(self, lane: _Lane, wanted: _Wanted, running: Running) -> None:
         """Exactly one terminal event, or one error frame. A failed continuation evicts its parent here."""
         parent: Held | None = None
+        asked = self._with_pending(lane, wanted.asked)
         try:
             if asked.previous is not None:
                 parent = await self._find(lane, asked.previous)
@@ -201,7 +226,8 @@ class ResponsesConnection:
             held = await self._api.make(asked, parent, self._stored, self._emit, running, is_fork=is_fork)
             lane.newest = held or (None if not is_fork else lane.newest)
         except ClientProtocolError as error:
-            self._refuse(error, lane.name)
+            if not self._give_back(wanted.steers, lane):
+                self._refuse(error, lane.name)
         except OpenlineError as error:
             log.warning("response refused: %s", error.code)
             self._fail(problem_of(error), lane.name)
@@ -210,6 +236,89 @@ class ResponsesConnection:
             self._fail(
                 Problem("server_error", "The gateway failed. Its log says why.", "server_error"), lane.name
             )
+
+    # -- steering (A.7)
+
+    def _steer(self, steer: wire.Steer) -> None:
+        """New input for a running response: it ends at its next boundary, and the input follows."""
+        lane = next(
+            (
+                each
+                for each in self._lanes.values()
+                if each.running and each.running.response_id == steer.previous
+            ),
+            None,
+        )
+        if steer.problem:
+            self._steer_failed(steer, "invalid_input", steer.problem)
+        elif lane is None or lane.running is None:
+            done = any(
+                each.newest and each.newest.response_id == steer.previous for each in self._lanes.values()
+            )
+            code = "response_already_completed" if done else "response_not_found"
+            self._steer_failed(
+                steer, code, "Only a response that is being made on this socket can be steered."
+            )
+        elif len(lane.steers) >= STEERS_MAX:
+            message = f"At most {STEERS_MAX} inputs can wait for one response."
+            self._steer_failed(steer, "too_many_pending_steers", message, lane)
+        else:
+            steering = _Steering(f"steer_{secrets.token_hex(12)}", steer)
+            lane.steers.append(steering)
+            self._socket.send_text(
+                wire.steer_accepted(self._steer_number(), steering.id, steer.previous, lane.name)
+            )
+            lane.running.steer()
+
+    def _follow(self, lane: _Lane, asked: Create, running: Running) -> None:
+        """The response is over: what steered it goes on from it, waits for its calls' outputs, or is given back."""
+        steers, lane.steers = tuple(lane.steers), []
+        if not steers:
+            return
+        if lane.newest is None or lane.newest.response_id != running.response_id:
+            for one in steers:
+                message = "The response that was steered has failed or was cancelled."
+                self._steer_failed(one.steer, "response_not_active", message, lane, one.id)
+        elif running.calls:
+            lane.pending = steers
+            for one in steers:
+                number, previous = self._steer_number(), running.response_id
+                frame = wire.steer_pending(number, one.id, previous, lane.name, running.calls)
+                self._socket.send_text(frame)
+        else:
+            items = tuple(item for one in steers for item in one.steer.items)
+            successor = replace(asked, items=items, previous=running.response_id, generates=True)
+            lane.waiting.appendleft(_Wanted(successor, steers))
+
+    def _with_pending(self, lane: _Lane, asked: Create) -> Create:
+        """Outputs first: there are models that take nothing between a call and its output."""
+        if not lane.pending or lane.newest is None or asked.previous != lane.newest.response_id:
+            return asked
+        steered = tuple(item for one in lane.pending for item in one.steer.items)
+        lane.pending = ()
+        outputs = tuple(item for item in asked.items if item.type == "function_call_output")
+        rest = tuple(item for item in asked.items if item.type != "function_call_output")
+        return replace(asked, items=(*outputs, *steered, *rest))
+
+    def _give_back(self, steers: tuple[_Steering, ...], lane: _Lane) -> bool:
+        """The successor could not be made; its input goes back. False: there is none, a client asked."""
+        for one in steers:
+            message = "The response that was to follow could not be made."
+            self._steer_failed(one.steer, "successor_creation_failed", message, lane, one.id)
+        return bool(steers)
+
+    def _steer_failed(
+        self, steer: wire.Steer, code: str, message: str, lane: _Lane | None = None, steer_id: str = ""
+    ) -> None:
+        name = lane.name if lane is not None else ""
+        frame = wire.steer_failed(self._steer_number(), steer, code, message, steer_id, name)
+        self._socket.send_text(frame)
+
+    def _steer_number(self) -> int:
+        self._steer_frames += 1
+        return self._steer_frames - 1
+
+    # -- what is known
 
     async def _find(self, lane: _Lane, previous: str) -> Held:
         for each in (lane, *self._lanes.values()):
@@ -342,9 +451,28 @@ async def answer_post(api: ResponsesApi, tenant: str, body: bytes) -> Response:
             await posted.close()
 
 
+async def delete_stored(api: ResponsesApi, tenant: str, response_id: str) -> bytes:
+    """``DELETE /v1/responses/{id}``. Raises Refusal: there is none of this tenant."""
+    if not await StoredResponses(api.gateway, tenant).forget(response_id):
+        raise _none_has_this_id()
+    return wire.encode({"id": response_id, "object": "response", "deleted": True})
+
+
+async def read_input(api: ResponsesApi, tenant: str, response_id: str, page: Page) -> bytes:
+    """``GET /v1/responses/{id}/input_items``. Raises Refusal: there is none of this tenant."""
+    found = await StoredResponses(api.gateway, tenant).read_input(response_id)
+    if found is None:
+        raise _none_has_this_id()
+    return wire.input_list(*page.cut(found))
+
+
+def _none_has_this_id() -> Refusal:
+    return Refusal(Reject(404, "response_not_found", "No stored response has this id."))
+
+
 async def read_stored(api: ResponsesApi, tenant: str, response_id: str) -> bytes:
     """``GET /v1/responses/{id}``. Raises Refusal: there is none of this tenant."""
     found = await StoredResponses(api.gateway, tenant).read(response_id)
     if found is None:
-        raise Refusal(Reject(404, "response_not_found", "No stored response has this id."))
+        raise _none_has_this_id()
     return found

@@ -68,10 +68,16 @@ class Held:
 
 @dataclass(slots=True)
 class Running:
-    """A response being made. ``cancel`` may be called at any time, once."""
+    """A response being made. ``cancel`` and ``steer`` may be called at any time.
+
+    ``steer`` ends it at its next boundary, so that what steers it can follow: at once while it only speaks, by
+    itself once it has begun a call (half a call is none). ``calls``: when it is over, its whole ones.
+    """
 
     response_id: str = ""
     cancel: Callable[[], None] = lambda: None
+    steer: Callable[[], None] = lambda: None
+    calls: tuple[tuple[str, str], ...] = ()
 
 
 def public_id(session: SessionId, response_id: ResponseId) -> str:
@@ -107,15 +113,19 @@ class Passing:
         if not asked.generates:
             _send(emit, writer.done("completed", usage=Usage()))
             return Held(writer.response_id, chain, context)
-        maker = asyncio.get_running_loop().create_task(self._generate(asked, chain, context, writer, emit))
-        running.cancel = lambda: _stop(maker)
+        made = _Made(writer, emit)
+        maker = asyncio.get_running_loop().create_task(self._generate(asked, chain, context, made))
+        running.cancel, running.steer = lambda: _stop(maker), lambda: made.steer(maker)
         try:
-            output, done = await maker
+            done = await maker
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 maker.cancel()
                 raise
+            if made.is_steered:
+                _send(emit, writer.done("incomplete", "steered"))
+                return Held(writer.response_id, chain, (*context, *made.cut()))
             _send(emit, writer.done("cancelled"))
             return None
         except Exception as error:  # the edge of a response: it has begun, so it must have its end
@@ -123,15 +133,16 @@ class Passing:
             _send(emit, writer.done("failed", problem=problem_of(error)))
             return None
         status = "completed" if done.reason == "completed" else "incomplete"
+        running.calls = tuple(writer.calls())
         _send(emit, writer.done(status, done.reason, done.usage))
-        return Held(writer.response_id, chain, (*context, *output))
+        return Held(writer.response_id, chain, (*context, *made.items))
 
     async def _generate(
-        self, asked: Create, chain: SessionId, context: tuple[Item, ...], writer: ResponseWriter, emit: Emit
-    ) -> tuple[list[Item], ModelDone]:
+        self, asked: Create, chain: SessionId, context: tuple[Item, ...], made: _Made
+    ) -> ModelDone:
         request = ModelRequest(
             chain,
-            ResponseId(writer.response_id),
+            ResponseId(made.writer.response_id),
             asked.instructions or "",
             context,
             asked.tools,
@@ -140,23 +151,22 @@ class Passing:
             asked.max_output_tokens,
             asked.model,
         )
-        made = _Made(writer, emit)
         async with aclosing(self._model.generate(request)) as events:
             async for event in events:
                 match event:
                     case TextDelta(text):
                         made.text(text)
                     case ToolCallDelta(index, call_id, name, arguments):
-                        _send(emit, writer.call_delta(made.call(index, call_id, name), arguments))
+                        made.call_delta(made.call(index, call_id, name), arguments)
                     case ToolCallDone(index, call_id, name, arguments):
                         made.call_done(made.call(index, call_id, name), call_id, name, arguments)
                     case ModelDone():
                         made.message_done()
-                        return made.items, event
+                        return event
         raise AssertionError("a model ends with ModelDone")
 
 
-def _stop(task: asyncio.Task[tuple[list[Item], ModelDone]]) -> None:
+def _stop(task: asyncio.Task[ModelDone]) -> None:
     task.cancel()
 
 
@@ -165,7 +175,8 @@ class _Made:
 
     def __init__(self, writer: ResponseWriter, emit: Emit) -> None:
         self.items: list[Item] = []
-        self._writer = writer
+        self.is_steered = False
+        self.writer = writer
         self._emit = emit
         self._calls: dict[int, int] = {}
         self._message: int | None = None
@@ -175,14 +186,14 @@ class _Made:
     def text(self, text: str) -> None:
         if self._message is None:
             self._message, self._next = self._next, self._next + 1
-            _send(self._emit, self._writer.message_started(self._message, f"msg_{secrets.token_hex(12)}"))
+            _send(self._emit, self.writer.message_started(self._message, f"msg_{secrets.token_hex(12)}"))
         self._text.append(text)
-        _send(self._emit, self._writer.text(self._message, text))
+        _send(self._emit, self.writer.text(self._message, text))
 
     def message_done(self) -> None:
         if self._message is not None:
             text = "".join(self._text)
-            _send(self._emit, self._writer.message_done(self._message, text))
+            _send(self._emit, self.writer.message_done(self._message, text))
             content = (Part("output_text", text),)
             # In the order in which it began: a model may have called after it.
             said = Item(ItemId(""), "message", "assistant", "assistant", content=content)
@@ -190,15 +201,29 @@ class _Made:
             self._message = None
             self._text.clear()
 
+    def cut(self) -> list[Item]:
+        """What was said until it was steered."""
+        text = "".join(self._text)
+        said = Item(ItemId(""), "message", "assistant", "assistant", content=(Part("output_text", text),))
+        return [said] if text else []
+
+    def steer(self, maker: asyncio.Task[ModelDone]) -> None:
+        if not self._calls and not maker.done():
+            self.is_steered = True
+            maker.cancel()
+
+    def call_delta(self, at: int, arguments: str) -> None:
+        _send(self._emit, self.writer.call_delta(at, arguments))
+
     def call(self, index: int, call_id: str, name: str) -> int:
         if index not in self._calls:
             self._calls[index], self._next = self._next, self._next + 1
             item_id = f"fc_{secrets.token_hex(12)}"
-            _send(self._emit, self._writer.call_started(self._calls[index], item_id, call_id, name))
+            _send(self._emit, self.writer.call_started(self._calls[index], item_id, call_id, name))
         return self._calls[index]
 
     def call_done(self, at: int, call_id: str, name: str, arguments: str) -> None:
-        _send(self._emit, self._writer.call_done(at, arguments))
+        _send(self._emit, self.writer.call_done(at, arguments))
         call = Item(ItemId(""), "function_call", "assistant", call_id=call_id, name=name, arguments=arguments)
         self.items.append(call)
 
@@ -267,7 +292,7 @@ class Texter:
         """
         self._asked, self._emit, self._running = asked, emit, running
         self._ended = asyncio.get_running_loop().create_future()
-        running.cancel = self._cancel
+        running.cancel, running.steer = self._cancel, self._steer
         try:
             self.driver.offer(i.CreateResponse(asked.request(), self.conn))
             if self.driver.is_stopped:
@@ -289,6 +314,17 @@ class Texter:
         if self._current is not None and not self.driver.is_stopped:
             cuts = self.driver.playout.cuts()
             self.driver.offer(i.CancelResponse(self._current, cuts, "client_cancelled", self.conn))
+
+    def _steer(self) -> None:
+        response = self.driver.session.state.responses.get(self._current) if self._current else None
+        if (
+            response is None
+            or self.driver.is_stopped
+            or any(o.kind == "call" for o in response.outputs.values())
+        ):
+            return
+        cuts = self.driver.playout.cuts()
+        self.driver.offer(i.CancelResponse(response.response_id, cuts, "steered", self.conn))
 
     # -- what the runtime shows
 
@@ -321,6 +357,7 @@ class Texter:
             self._put(done(fact.output_index, text, item.status), seq)
         elif isinstance(fact, f.ResponseDone):
             last = _end(writer, fact)
+            self._running.calls = tuple(writer.calls())
             ended = self._ended
             self._outbox.then(lambda: _resolve(ended, (fact, last)), seq)
 
@@ -379,6 +416,8 @@ def _end(writer: ResponseWriter, fact: f.ResponseDone) -> list[Event]:
         return writer.done(
             "failed", usage=fact.usage, problem=Problem("server_error", message, "server_error")
         )
+    if fact.reason == "steered":
+        return writer.done("incomplete", "steered", fact.usage)
     return writer.done(status, fact.reason, fact.usage)
 
 
@@ -407,7 +446,7 @@ class StoredResponses:
 
     async def find(self, response_id: str) -> Held | None:
         value = await self._gateway.store.get_value(SPACE, self._key(response_id))
-        if value is None:
+        if not value:  # None, or forgotten
             return None
         row = msgspec.json.decode(value, type=_Row)
         return Held(response_id, row.session, session=row.session, last=row.last, seq=row.seq)
@@ -442,7 +481,7 @@ class StoredResponses:
             self._busy.discard(session)
         held = await self._keep(public_id(session, done.response_id), texter.driver)
         _send(emit, last)
-        return held if done.status in ("completed", "incomplete") else None
+        return held if done.status in ("completed", "incomplete") or done.reason == "steered" else None
 
     async def _warm(self, asked: Create, texter: Texter, emit: Emit) -> Held:
         """The items are in the log; nothing is asked of the model."""
@@ -499,6 +538,28 @@ class StoredResponses:
             self._attached.pop(session).detach()
         return texter
 
+    async def forget(self, response_id: str) -> bool:
+        """Its id is nobody's any more; the session that it is part of stays. False: there is none."""
+        if await self.find(response_id) is None:
+            return False
+        await self._gateway.store.put_value(SPACE, self._key(response_id), b"")
+        return True
+
+    async def read_input(self, response_id: str) -> list[Item] | None:
+        """The items of the request that made it, oldest first; None when there is none of this tenant."""
+        steps = await self._steps_of(response_id)
+        return None if steps is None else _input_of(*steps, response_id)
+
+    async def _steps_of(self, response_id: str) -> tuple[list[StoredStep], Held] | None:
+        held = await self.find(response_id)
+        if held is None or held.session is None:
+            return None
+        await self._gateway.store.flush()
+        try:
+            return await self._gateway.read_steps(held.session), held
+        except SessionNotFound:
+            return None
+
     def close(self) -> None:
         for texter in self._attached.values():
             texter.detach()
@@ -506,15 +567,8 @@ class StoredResponses:
 
     async def read(self, response_id: str) -> bytes | None:
         """The response object as it is stored, JSON; None when there is none of this tenant."""
-        held = await self.find(response_id)
-        if held is None or held.session is None:
-            return None
-        await self._gateway.store.flush()
-        try:
-            steps = await self._gateway.read_steps(held.session)
-        except SessionNotFound:
-            return None
-        return _read_back(steps, held.session, response_id)
+        found = await self._steps_of(response_id)
+        return None if found is None else _read_back(*found, response_id)
 
 
 def _goes_on(driver: SessionDriver, parent: Held) -> bool:
@@ -523,7 +577,61 @@ def _goes_on(driver: SessionDriver, parent: Held) -> bool:
     return state.status != "ended" and state.active is None and (state.last_item_id() or "") == parent.last
 
 
-def _read_back(steps: Sequence[StoredStep], session: SessionId, response_id: str) -> bytes:
+def _input_of(steps: Sequence[StoredStep], held: Held, response_id: str) -> list[Item]:
+    """What was put into the session between the response before it and itself (or its warm-up's end)."""
+    items: list[Item] = []
+    seq = 0
+    for step in steps:
+        for fact in step.facts:
+            seq += 1
+            if isinstance(fact, f.ItemCreated):
+                items.append(fact.item)
+            elif isinstance(fact, f.ResponseCreated) and held.session is not None:
+                if public_id(held.session, fact.response_id) == response_id:
+                    return items
+            elif isinstance(fact, f.ResponseDone):
+                items = []
+            if seq == held.seq:
+                return items
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which items of a list are asked for."""
+
+    limit: int = 20
+    is_newest_first: bool = True
+    after: str = ""
+
+    @classmethod
+    def of(cls, limit: str | None, order: str | None, after: str | None) -> Page:
+        """Raises ClientProtocolError for values that are none."""
+        if order not in (None, "asc", "desc"):
+            raise ClientProtocolError(
+                "Expected 'order' to be asc or desc.", code="invalid_value", param="order"
+            )
+        count = int(limit) if limit is not None and limit.isascii() and limit.isdigit() else None
+        if limit is not None and (count is None or not 1 <= count <= 100):
+            raise ClientProtocolError("Expected 'limit' to be 1 to 100.", code="invalid_value", param="limit")
+        return cls(20 if count is None else count, order != "asc", after or "")
+
+    def cut(self, items: Sequence[Item]) -> tuple[list[Item], bool]:
+        """The page, and whether there is more after it. Raises ClientProtocolError: nothing has the id ``after``."""
+        ordered = list(reversed(items)) if self.is_newest_first else list(items)
+        if self.after:
+            ids = [item.id for item in ordered]
+            if self.after not in ids:
+                raise ClientProtocolError(
+                    "No input item has the id 'after'.", code="invalid_value", param="after"
+                )
+            ordered = ordered[ids.index(ItemId(self.after)) + 1 :]
+        return ordered[: self.limit], len(ordered) > self.limit
+
+
+def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str) -> bytes:
+    assert held.session is not None
+    session = held.session
     created: f.ResponseCreated | None = None
     created_ms = 0
     model = ""

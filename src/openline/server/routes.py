@@ -31,7 +31,7 @@ class Answer:
 class RouteSpec:
     """``operation``: the method of ``Handlers`` that answers. ``is_public``: needs no key."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     operation: str
     summary: str
@@ -257,6 +257,57 @@ ROUTES: tuple[RouteSpec, ...] = (
         (_json(200, "The response.", _OBJECT),),
         (Parameter("response_id", "path", "The response's id.", _STRING),),
         problems=(404,),
+    ),
+    RouteSpec(
+        "DELETE",
+        "/v1/responses/{response_id}",
+        "delete_response",
+        "Forget a stored response's id: it can no longer be read or continued",
+        (_json(200, "It is forgotten.", _OBJECT),),
+        (Parameter("response_id", "path", "The response's id.", _STRING),),
+        problems=(404,),
+    ),
+    RouteSpec(
+        "GET",
+        "/v1/responses/{response_id}/input_items",
+        "response_input",
+        "The input items of a stored response's request",
+        (_json(200, "One page.", _OBJECT),),
+        (
+            Parameter("response_id", "path", "The response's id.", _STRING),
+            Parameter(
+                "limit",
+                "query",
+                "Items on a page.",
+                {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+            ),
+            Parameter(
+                "order",
+                "query",
+                "By age; newest first if it does not say.",
+                {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+            ),
+            Parameter("after", "query", "Id of the last item of the page before.", _STRING),
+        ),
+        problems=(400, 404),
+    ),
+    RouteSpec(
+        "POST",
+        "/v1/responses/compact",
+        "compact_response",
+        "Not offered: a conversation is compacted by no model of this gateway",
+        (),
+        body=_OBJECT,
+        problems=(400,),
+    ),
+    RouteSpec(
+        "POST",
+        "/v1/responses/{response_id}/cancel",
+        "cancel_response",
+        "Not offered: only background responses are cancelled so, and there are none",
+        (),
+        (Parameter("response_id", "path", "The response's id.", _STRING),),
+        problems=(400,),
     ),
     RouteSpec(
         "GET",

@@ -71,10 +71,15 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """``input`` is given back as it came."""
+    """Input for the response that runs as ``previous``. ``input`` is given back as it came when it cannot be taken.
+
+    ``items`` is what it says; ``problem`` why that is nothing that can steer, "" when it is.
+    """
 
     previous: str
     input: object
+    items: tuple[Item, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,21 @@ def decode(payload: bytes) -> Create | Cancel | Steer | Ignored:
         case "response.cancel":
             return Cancel(fields.text("response_id", limit=MAX_ID) or "")
         case "response.steer":
-            return Steer(fields.required_text("previous_response_id", limit=MAX_ID), fields.get("input"))
+            return _steer(fields)
         case _:
             return Ignored()
+
+
+def _steer(fields: Fields) -> Steer:
+    previous, given = fields.required_text("previous_response_id", limit=MAX_ID), fields.get("input")
+    try:
+        fields.refuse_unknown(("type", "previous_response_id", "input"))
+        items = _input(fields)
+        if not items or any(item.author != "user" for item in items):
+            raise error("invalid_value", "Expected 'input' to be text or messages of the user.", "input")
+    except ClientProtocolError as refused:
+        return Steer(previous, given, (), refused.message)
+    return Steer(previous, given, items)
 
 
 def stream_id_of(payload: bytes) -> str:
@@ -126,6 +143,12 @@ def to_create(fields: Fields) -> Create:
     for name in ("conversation", "prompt"):
         if fields.get(name) is not None:
             raise fields.not_supported(name, f"'{name}' on /v1/responses; use previous_response_id")
+    shape = fields.child("text")
+    form = shape.child("format") if shape is not None else None
+    if form is not None and form.required_choice("type", ("text", "json_object", "json_schema")) != "text":
+        raise form.not_supported(
+            "type", "JSON output; ask for it in the instructions, or give a function tool"
+        )
     options = fields.child("prompt_cache_options")
     prewarms = options is not None and options.flag("prewarm", False)
     return Create(
@@ -342,6 +365,11 @@ class ResponseWriter:
             self._event("response.output_item.done", output_index=index, item=output.item()),
         ]
 
+    def calls(self) -> list[tuple[str, str]]:
+        """Id and name of each whole call: what the client is to answer."""
+        outputs = (output for _, output in sorted(self._outputs.items()))
+        return [(one.call_id, one.name) for one in outputs if one.name and one.status == "completed"]
+
     def finish_open(self) -> list[Event]:
         """What was cut in the middle: each open item ends as incomplete."""
         events: list[Event] = []
@@ -451,12 +479,70 @@ def error_frame(problem: Problem, status: int = 400, stream_id: str = "") -> byt
     return _encode(frame)
 
 
-def steer_failed(steer: Steer) -> bytes:
-    """This server does not steer; the input is given back (A.7)."""
-    message = "This server cannot steer a response; send the input with the next response.create."
-    failure = {"type": "invalid_request_error", "code": "steering_not_supported", "message": message}
+def input_list(items: Sequence[Item], has_more: bool) -> bytes:
+    """``GET …/input_items``: one page of a stored request's input."""
+    data = [input_object(item) for item in items]
+    first, last = (items[0].id, items[-1].id) if items else (None, None)
+    page: JsonObject = {"object": "list", "data": data, "first_id": first, "last_id": last}
+    return _encode({**page, "has_more": has_more})
+
+
+def input_object(item: Item) -> JsonObject:
+    """An input item as this API shows it; what was spoken is text here."""
+    match item.type:
+        case "message":
+            return {
+                "id": item.id,
+                "type": "message",
+                "role": item.role,
+                "status": item.status,
+                "content": [_input_part(item, part) for part in item.content],
+            }
+        case "function_call_output":
+            return {"id": item.id, "type": item.type, "call_id": item.call_id, "output": item.output,
+                    "status": "completed"}  # fmt: skip
+        case _:
+            return {"id": item.id, "type": "function_call", "call_id": item.call_id, "name": item.name,
+                    "arguments": item.arguments, "status": item.status}  # fmt: skip
+
+
+def _input_part(item: Item, part: Part) -> JsonObject:
+    if part.type == "input_image":
+        return {"type": "input_image", "image_url": part.image_url, "detail": part.detail or "auto"}
+    if item.role == "assistant":
+        return text_part(part.text or "")
+    return {"type": "input_text", "text": part.text or ""}
+
+
+def steer_accepted(number: int, steer_id: str, previous: str, stream_id: str) -> bytes:
+    """``number``: of this connection's frames about steering; they are no part of a response's own sequence."""
+    told = {"id": steer_id, "previous_response_id": previous}
+    return _steering("accepted", number, stream_id, steer=told)
+
+
+def steer_pending(
+    number: int, steer_id: str, previous: str, stream_id: str, calls: Sequence[tuple[str, str]]
+) -> bytes:
+    """The response ended with ``calls`` (id and name) that the client answers: its input waits for them."""
+    needed = [{"type": "function_call_output", "call_id": call_id, "name": name} for call_id, name in calls]
+    told = {"id": steer_id, "previous_response_id": previous}
+    reason = "waiting_for_required_input"
+    return _steering("pending", number, stream_id, steer=told, reason=reason, required_input=needed)
+
+
+def steer_failed(
+    number: int, steer: Steer, code: str, message: str, steer_id: str = "", stream_id: str = ""
+) -> bytes:
+    """The input is given back (A.7). ``steer_id`` is there when it had been accepted."""
+    failure = {"type": "invalid_request_error", "code": code, "message": message}
     told = {"input": steer.input, "previous_response_id": steer.previous}
-    return _encode({"type": "response.steer.failed", "sequence_number": 0, "error": failure, "steer": told})
+    told |= {"id": steer_id} if steer_id else {}
+    return _steering("failed", number, stream_id, error=failure, steer=told)
+
+
+def _steering(what: str, number: int, stream_id: str, **values: object) -> bytes:
+    frame: JsonObject = {"type": f"response.steer.{what}", "sequence_number": number, **values}
+    return _encode({**frame, "stream_id": stream_id} if stream_id else frame)
 
 
 def not_found(response_id: str) -> ClientProtocolError:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
 from openai.types.responses.responses_server_event import ResponsesServerEvent
 from pydantic import TypeAdapter
 
@@ -138,6 +138,9 @@ def test_input_items_in_all_their_forms() -> None:
         ({"input": [{"role": "user"}]}, "missing_required_parameter", "input[0].content"),
         ({"tools": [{"type": "web_search"}]}, "invalid_value", "tools[0].type"),
         ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
+        ({"text": {"format": {"type": "json_schema"}}}, "unsupported_value", "text.format.type"),
+        ({"text": {"format": {"type": "json_object"}}}, "unsupported_value", "text.format.type"),
+        ({"text": {"format": {"type": "yaml"}}}, "invalid_value", "text.format.type"),
         ({"metadata": {str(n): "x" for n in range(17)}}, "object_above_max_properties", "metadata"),
         ({"store": "no"}, "invalid_type", "store"),
     ],
@@ -152,12 +155,55 @@ def test_the_other_events() -> None:
     assert wire.decode(b'{"type":"response.cancel","response_id":"r"}') == wire.Cancel("r")
     assert wire.decode(b'{"type":"response.cancel"}') == wire.Cancel("")
     assert wire.decode(b'{"type":"response.processed"}') == wire.Ignored()
-    steer = wire.decode(b'{"type":"response.steer","previous_response_id":"r","input":"also"}')
+
+
+def steer_of(given: Any, **more: Any) -> wire.Steer:
+    values = {"type": "response.steer", "previous_response_id": "r", "input": given, **more}
+    steer = wire.decode(json.dumps(values).encode())
     assert isinstance(steer, wire.Steer)
-    failed = json.loads(wire.steer_failed(steer))
-    SERVER_EVENT.validate_python(failed)
-    assert failed["error"]["code"] == "steering_not_supported"
+    return steer
+
+
+def test_what_steers_is_text_or_messages_of_the_user() -> None:
+    for given in ("also", [{"role": "user", "content": "also"}]):
+        steer = steer_of(given)
+        assert (steer.previous, steer.input, steer.problem) == ("r", given, "")
+        assert [(item.author, item.text) for item in steer.items] == [("user", "also")]
+    output = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    for wrong in ([], 7, [output], [{"role": "assistant", "content": "x"}], [{"role": "user"}]):
+        refused = steer_of(wrong)
+        assert refused.problem and refused.input == wrong and not refused.items
+    assert "stream_id" in steer_of("also", stream_id="a").problem
+
+
+def test_the_frames_about_steering() -> None:
+    steer = steer_of("also")
+    accepted = json.loads(wire.steer_accepted(0, "steer_1", "r", "a"))
+    assert accepted["stream_id"] == "a" and accepted["steer"] == {
+        "id": "steer_1",
+        "previous_response_id": "r",
+    }
+    pending = json.loads(wire.steer_pending(1, "steer_1", "r", "", [("call_1", "stock")]))
+    assert "stream_id" not in pending and pending["sequence_number"] == 1
+    assert pending["required_input"] == [
+        {"type": "function_call_output", "call_id": "call_1", "name": "stock"}
+    ]
+    failed = json.loads(wire.steer_failed(2, steer, "response_not_found", "No."))
     assert failed["steer"] == {"input": "also", "previous_response_id": "r"}
+    named = json.loads(wire.steer_failed(2, steer, "response_not_active", "No.", "steer_1", "a"))
+    assert named["steer"]["id"] == "steer_1"
+    assert failed["error"]["type"] == "invalid_request_error"
+    for event in (accepted, pending, failed, named):
+        SERVER_EVENT.validate_python(event)
+
+
+def test_only_whole_calls_want_an_output() -> None:
+    writer = ResponseWriter("resp_1", wire.Create(()), 0)
+    writer.message_started(0, "msg_1")
+    writer.call_started(1, "fc_1", "call_1", "stock")
+    writer.call_started(2, "fc_2", "call_2", "order")
+    writer.call_done(2, "{}")
+    assert writer.calls() == [("call_2", "order")]
 
 
 @pytest.mark.parametrize("payload", [b"no", b"[]", b"\xff", b"[" * 100_000])
@@ -263,3 +309,29 @@ def test_errors_are_nested_and_name_their_lane() -> None:
         "param": "previous_response_id",
     }
     assert "stream_id" not in json.loads(wire.error_frame(Problem("c", "m")))
+
+
+def test_an_input_item_is_shown_as_it_was_given() -> None:
+    image = Part("input_image", image_url="data:x")
+    items = [
+        Item(ItemId("i1"), "message", "user", "user", content=(Part("input_text", "hi"), image)),
+        Item(ItemId("i2"), "message", "assistant", "assistant", content=(Part("output_text", "yes"),)),
+        Item(ItemId("i3"), "function_call", "assistant", call_id="c", name="n", arguments="{}"),
+        Item(ItemId("i4"), "function_call_output", "tool", call_id="c", output="12"),
+    ]
+    page = json.loads(wire.input_list(items, True))
+    ResponseItemList.model_validate(page)
+    assert (page["first_id"], page["last_id"], page["has_more"]) == ("i1", "i4", True)
+    assert page["data"][0]["content"] == [
+        {"type": "input_text", "text": "hi"},
+        {"type": "input_image", "image_url": "data:x", "detail": "auto"},
+    ]
+    assert page["data"][1]["content"][0]["text"] == "yes"
+    assert page["data"][2]["arguments"] == "{}" and page["data"][3]["output"] == "12"
+    empty = json.loads(wire.input_list([], False))
+    assert (empty["data"], empty["first_id"]) == ([], None)
+
+
+def test_plain_text_may_be_asked_for_by_name() -> None:
+    for text in ({}, {"verbosity": "low"}, {"format": {"type": "text"}}, {"format": None}):
+        assert create(text=text).echo == (("text", json.dumps(text, separators=(",", ":")).encode()),)

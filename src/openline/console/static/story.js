@@ -85,6 +85,9 @@ export class Notices {
     if (/session\.owned$/.test(type)) {
       return data.epoch > 1 ? { tone: "warn", text: "The gateway came back from its log.", detail: `epoch ${data.epoch}` } : null;
     }
+    if (/session\.forked$/.test(type)) {
+      return { tone: "plain", text: "This conversation goes on from another one.", detail: `${data.parent} after fact ${data.parent_seq}` };
+    }
     const found = NOTICES.find(([pattern]) => pattern.test(type));
     if (!found) return null;
     const words = [data.reason, data.code, data.model, data.action, data.policy, data.dropped_ms && `${data.dropped_ms} ms`];
