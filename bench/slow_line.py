@@ -23,7 +23,7 @@ MIN_RTO_S = 0.2
 
 @dataclass(slots=True)
 class Shape:
-    """What every connection made from now on is like. Seconds."""
+    """What every connection is like from now on, those that are open too. Seconds."""
 
     rtt_s: float = 0.0
     slow_start: bool = True
@@ -41,8 +41,7 @@ class Direction:
     """One way of one connection. ``send`` waits while the window is full."""
 
     def __init__(self, shape: Shape, writer: asyncio.StreamWriter, count: Callable[[int], None]) -> None:
-        self._half_s, self._rtt_s = shape.rtt_s / 2, shape.rtt_s
-        self._is_ramped = shape.slow_start and shape.rtt_s > 0
+        self._shape = shape
         self._writer = writer
         self._count = count
         self._loop = asyncio.get_running_loop()
@@ -53,31 +52,32 @@ class Direction:
         self._coming: deque[tuple[float, bytes]] = deque()
 
     async def send(self, data: bytes) -> None:
-        if self._is_ramped:
+        if self._shape.slow_start:
             self._rest()
         at = 0
         while at < len(data):
-            while self._is_ramped and self._window - self._in_flight < SEGMENT:
+            while self._shape.slow_start and self._window - self._in_flight < SEGMENT:
                 self._acked.clear()
                 await self._acked.wait()
-            room = self._window - self._in_flight if self._is_ramped else len(data)
+            room = self._window - self._in_flight if self._shape.slow_start else len(data)
             piece = data[at : at + room]
             at += len(piece)
             self._put(piece)
 
     def _rest(self) -> None:
         """A window that was not used says nothing about the path any more."""
-        idle, timeout = self._loop.time() - self._sent_at, self._rtt_s + MIN_RTO_S
+        idle, timeout = self._loop.time() - self._sent_at, self._shape.rtt_s + MIN_RTO_S
         while not self._in_flight and (idle := idle - timeout) > 0 and self._window > FIRST_WINDOW:
             self._window = max(FIRST_WINDOW, self._window // 2)
 
     def _put(self, piece: bytes) -> None:
         now = self._sent_at = self._loop.time()
+        rtt_s = self._shape.rtt_s
         self._count(len(piece))
         self._in_flight += len(piece)
-        self._coming.append((now + self._half_s, piece))
-        self._loop.call_at(now + self._half_s, self._arrive)
-        self._loop.call_at(now + self._rtt_s, self._ack, len(piece), self._in_flight)
+        self._coming.append((now + rtt_s / 2, piece))
+        self._loop.call_at(now + rtt_s / 2, self._arrive)
+        self._loop.call_at(now + rtt_s, self._ack, len(piece), self._in_flight)
 
     def _arrive(self) -> None:
         """In order whatever order equal timers fire in."""

@@ -165,7 +165,7 @@ def test_what_cannot_steer_is_given_back(tmp_path: Path) -> None:
             await line.send(input="fail", store=False)
             first = (await until(line, "response.output_item.done"))[0]["response"]["id"]
             output = {"type": "function_call_output", "call_id": "c", "output": "x"}
-            for wrong in ("", [], [{"role": "system", "content": "x"}], [output], 7):
+            for wrong in ([], [{"role": "system", "content": "x"}], [output], 7):
                 assert await refused(first, wrong) == "invalid_input", wrong
             assert await refused(first, stream_id="a") == "invalid_input"
             for _ in range(16):

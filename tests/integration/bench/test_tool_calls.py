@@ -24,6 +24,7 @@ def test_every_candidate_makes_the_calls_and_only_http_grows() -> None:
     assert set(counted) == expected
     for name in expected:
         assert row[name]["turns"] == 5 and row[name]["model_s"] > 0, name
+        assert row[name]["transport_s"] >= 5 * 0.01, f"{name} is faster than the line"
     for name in ("openline", "openline_stored", "socket"):
         assert counted[name]["growth"] == pytest.approx(1, abs=0.05), name
     assert counted["http1"]["growth"] > 2
@@ -60,6 +61,23 @@ def sent(*bursts: tuple[float, int], slow_start: bool = True) -> list[tuple[floa
 
 def test_a_line_takes_half_a_round_trip() -> None:
     assert sent((0, 1_000), (0.01, 500)) == [(0.05, 1_000), (0.06, 500)]
+
+
+def test_a_line_changes_under_an_open_connection() -> None:
+    """Openline keeps its socket from one row of the benchmark to the next."""
+
+    async def story() -> list[tuple[float, int]]:
+        far, shape = Far(), Shape(0.1)
+        way = Direction(shape, cast(asyncio.StreamWriter, far), lambda size: None)
+        began = asyncio.get_running_loop().time()
+        await way.send(b"x")
+        await asyncio.sleep(1)
+        shape.rtt_s = 0.4
+        await way.send(b"x")
+        await asyncio.sleep(1)
+        return [(round(at - began, 6), size) for at, size in far.got]
+
+    assert run_virtual(story()) == [(0.05, 1), (1.2, 1)]
 
 
 def test_a_window_of_ten_segments_doubles_each_round_trip() -> None:
