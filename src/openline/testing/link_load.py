@@ -134,7 +134,10 @@ class LoadWheel:
     def _schedule(self) -> None:
         if self._scheduler is None:
             self._scheduler = asyncio.get_running_loop()
-        self._scheduler.call_later(max(0, self._due_ns - self.clock_ns()) / 1e9, self._turn)
+        # Whole milliseconds, upwards: a loop that counts in them (uvloop) takes less than half of one for no time
+        # at all, and would call again and again until the moment has come, all the time that the gateway has left.
+        late_ms = -(-(self._due_ns - self.clock_ns()) // 1_000_000)
+        self._scheduler.call_later(max(0, late_ms) / 1000, self._turn)
 
     def _turn(self) -> None:
         now = self.clock_ns()
