@@ -43,7 +43,13 @@ from picows import (
     ws_create_server,
 )
 
-from openline.testing.fake_realtime_reply import REPLY_FAULTS, FakeReply, FakeResponse
+from openline.testing.fake_realtime_faults import (
+    CONNECTION_FAULTS,
+    OPEN_FAULTS,
+    REPLY_FAULTS,
+    SERVER_FAULTS,
+)
+from openline.testing.fake_realtime_reply import FakeReply, FakeResponse
 
 __all__ = [
     "CONNECTION_FAULTS",
@@ -62,41 +68,6 @@ LOUD = 2_000
 FRAME_BYTES = 960
 """20 ms: what the detector looks at, however much comes at once."""
 Event = dict[str, Any]
-OPEN_FAULTS = {
-    "ok": "nothing wrong",
-    "close": "accepted, then closed at once: ``close:CODE`` (1000, 1001, 1008, 1011, 4000 …; 1005 is a close frame "
-    "without a code, 1006 a cut line)",
-    "http": "refused before the upgrade: ``http:STATUS``; ``http:200`` is a page, and no WebSocket server",
-    "key": "``error`` invalid_api_key and close 4000, as OpenAI refuses a key",
-    "model": "``error`` model_not_found and close 4000",
-    "quota": "``error`` insufficient_quota and close 4000",
-    "silent": "the socket is open, and nothing is ever said: no ``session.created``",
-    "slow": "``session.created`` comes late: ``slow:SECONDS``",
-    "garbage": "text that is no event, in place of ``session.created``",
-    "binary": "binary frames in place of ``session.created``",
-    "vllm": "a server of another protocol: an ``error`` that is a text, in place of ``session.created``",
-    "busy": "``error`` session_limit_reached and close 1011: an earlier socket still counts",
-}
-SERVER_FAULTS = {
-    "cap_s": "a session ends after so many seconds with ``session_expired`` and close 4000, as at 60 minutes",
-    "idle_s": "a socket that hears nothing for so many seconds is closed with 1001",
-    "delay_s": "each frame takes so long, in both directions: cancel and done cross on the line",
-    "transcript_delay_s": "the words of a turn come so much later, after the reply that they caused",
-    "repeats": "speech_started, speech_stopped and committed come twice",
-    "echoes_metadata": "False: metadata of a response is forgotten",
-    "obeys": "False: it replies to turns by itself, whatever ``create_response`` says",
-    "dialect": "``xai``: conversation.created behind session.created, text deltas under two names",
-    "keys": "only these API keys are taken; others get HTTP 401",
-}
-CONNECTION_FAULTS = {
-    "close": "``close(code)``: 1005 sends a close frame without a code, 1006 cuts the line",
-    "freeze": "``freeze()``: nothing is said any more; pings are answered",
-    "expire": "``expire()``: the provider's cap: ``session_expired``, then close 4000",
-    "error": "``error(code)``, with or without event_id and code",
-    "pong_delay_s": "pongs come so much later",
-    "send": "``send(text or event)``: anything, as it is",
-    "send_binary": "``send_binary(bytes)``",
-}
 
 
 Script = Callable[["FakeConnection", Event], FakeReply]

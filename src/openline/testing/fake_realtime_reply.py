@@ -13,28 +13,6 @@ from typing import Any, Protocol
 from openline.core.audio import RATE
 
 CHUNK_MS = 40
-REPLY_FAULTS = {
-    "half_then_close": "half of the reply, then a close (``half_then_close:CODE``, 1006 cuts the line)",
-    "then_close": "the whole reply, then a close in the same moment (``then_close:CODE``)",
-    "half_then_silence": "half of the reply, then nothing; pings are still answered",
-    "never": "the request is never answered",
-    "busy": "the conversation has an active response, says the provider: an error in place of the reply",
-    "content_after_done": "deltas and an output_item.done come after response.done",
-    "no_item_done": "output_item.added without its done, then response.done",
-    "duplicate_done": "output_item.done and response.done come twice",
-    "late_created": "response.created comes after the first output",
-    "late_transcript": "the transcript comes after all audio, in one piece",
-    "done_only_transcript": "no transcript deltas, only the done event",
-    "odd_chunks": "audio in chunks of strange sizes",
-    "no_audio": "a spoken reply of text alone, and success",
-    "empty": "success without any output",
-    "unknown_item": "deltas for responses and items that do not exist, in between",
-    "garbage": "frames that are no JSON, no object, no known event, in between",
-    "huge_frame": "one frame of 40 MB",
-    "failed": "response.done failed (``failed:CODE``)",
-    "error_without_ids": "an error without event_id or code in place of the reply",
-    "cancelled": "the provider cancels it by itself",
-}
 Event = dict[str, Any]
 
 
