@@ -80,18 +80,24 @@ class FakeProvider:
         """Base for clients: ``http://127.0.0.1:PORT/v1``."""
         return f"http://127.0.0.1:{self.port}/v1"
 
-    async def __aenter__(self) -> FakeProvider:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+    async def start(self, port: int = 0) -> FakeProvider:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=64 * 1024 * 1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, *what: object) -> None:
+    async def close(self) -> None:
         assert self._server is not None
         self._server.close()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def __aenter__(self) -> FakeProvider:
+        return await self.start()
+
+    async def __aexit__(self, *what: object) -> None:
+        await self.close()
 
     def next_id(self, prefix: str) -> str:
         self._count += 1

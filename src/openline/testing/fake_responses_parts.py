@@ -25,23 +25,24 @@ FaultKind = Literal[
     "late_created",
     "only_completed",
 ]
-"""What can go wrong, on command:
-
-``refuse``          HTTP ``status`` with ``code``, at the upgrade or for a POST (group B of failures.md)
-``cap``             ``websocket_connection_limit_reached``, then close 1000
-``not_found``       ``previous_response_not_found``, whatever is held
-``error``           an error frame with ``code`` and ``status`` in place of the response
-``failed``          ``response.failed`` with ``code`` after ``after`` events
-``close``           close with ``code`` after ``after`` events; 1006: the line is cut (upgrade: at once)
-``half_frame``      half a frame after ``after`` events, then the line is cut
-``garbage``         text that is no JSON after ``after`` events; ``binary``: a binary frame of noise
-``silence``         nothing more after ``after`` events; pings are still answered
-``big_frame``       a frame of 40 MB before the response
-``stray``           deltas for items that were never added, before the response
-``duplicate_done``  every ``…done`` twice, and events behind the terminal one
-``late_created``    ``response.created`` comes after the first output item
-``only_completed``  nothing but ``response.completed``, with the whole output
-"""
+RESPONSES_FAULTS: dict[str, str] = {
+    "refuse": "HTTP ``status`` with ``code``, at the upgrade or for a POST",
+    "cap": "``websocket_connection_limit_reached``, then close 1000",
+    "not_found": "``previous_response_not_found``, whatever is held",
+    "error": "an error frame with ``code`` and ``status`` in place of the response",
+    "failed": "``response.failed`` with ``code`` after ``after`` events",
+    "close": "close with ``code`` after ``after`` events; 1006: the line is cut (upgrade: at once)",
+    "half_frame": "half a frame after ``after`` events, then the line is cut",
+    "garbage": "text that is no JSON after ``after`` events",
+    "binary": "a binary frame of noise after ``after`` events",
+    "silence": "nothing more after ``after`` events; pings are still answered",
+    "big_frame": "a frame of 40 MB before the response",
+    "stray": "deltas for items that were never added, before the response",
+    "duplicate_done": "every ``…done`` twice, and events behind the terminal one",
+    "late_created": "``response.created`` comes after the first output item",
+    "only_completed": "nothing but ``response.completed``, with the whole output",
+}
+"""What can go wrong on command, and what then happens."""
 
 
 @dataclass(frozen=True, slots=True)

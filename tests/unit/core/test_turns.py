@@ -100,6 +100,16 @@ def test_a_link_that_is_refused_brings_nothing_back() -> None:
     assert abandoned.reason == "link_lost"
 
 
+def test_a_turn_whose_words_are_awaited_keeps_its_deadline_when_the_link_is_refused() -> None:
+    """It may be that the words are on their way by another road; only who still speaks is cut off at once."""
+    call = live_call()
+    call.give(i.SpeechStarted(1, 24_000))
+    call.give(i.SpeechStopped(1, 48_000))
+    assert names(call.give(i.LinkLost(1, "link_rejected", permanent=True))) == ["link.lost"]
+    (step,) = call.advance(10_000)
+    assert names(step) == ["turn.abandoned"]
+
+
 # ------------------------------------------------------------------------------------------------ typed turns
 
 
