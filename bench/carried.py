@@ -12,6 +12,8 @@ from bench.load_file import Load, Value
 P99_LIMIT_MS = 10.0
 RATE_TOLERANCE = 0.98
 """A run that moved fewer frames than this share of what was offered has not carried its load."""
+CHUNK_TOLERANCE = 0.95
+"""The same for the server's chunks; some are on their way at both ends of the window."""
 NOISY_CORE = 0.25
 """Other work on the machine, in cores, above which a failed run is repeated once (performance.md §0)."""
 
@@ -64,6 +66,9 @@ def faults(load: Load, run: Result) -> list[str]:
             found.append("fewer frames up than offered")
         if run["up"] is not None and run["up"]["per_s"] < RATE_TOLERANCE * offered:
             found.append("fewer frames through than offered")
+    made = run.get("upstream_media_per_s", 0.0)
+    if run["per_s"]["media_down"] < CHUNK_TOLERANCE * made:
+        found.append("fewer chunks down than made")
     return found
 
 

@@ -48,6 +48,7 @@ RATE = 24_000
 LOOKUP = FunctionSchema(
     "lookup", "Stock of a part", {"part": {"type": "string"}, "count": {"type": "integer"}}, ["part", "count"]
 )
+TOOLS = ToolsSchema(standard_tools=[LOOKUP])
 
 
 class Frames(FrameSerializer):
@@ -108,7 +109,7 @@ async def call(socket: WebSocket) -> None:
         turn_detection=events.TurnDetection(silence_duration_ms=SILENCE_MS),
     )
     properties = events.SessionProperties(
-        instructions="You run the workshop.", audio=events.AudioConfiguration(input=heard)
+        instructions="You run the workshop.", tools=TOOLS, audio=events.AudioConfiguration(input=heard)
     )
     service = OpenAIRealtimeLLMService(
         api_key="none",
@@ -116,7 +117,7 @@ async def call(socket: WebSocket) -> None:
         settings=OpenAIRealtimeLLMService.Settings(model="load", session_properties=properties),
     )
     service.register_function("lookup", lookup)
-    context = LLMContext([], ToolsSchema(standard_tools=[LOOKUP]))
+    context = LLMContext([], TOOLS)
     pair = LLMContextAggregatorPair(
         context, user_params=LLMUserAggregatorParams(user_turn_strategies=ExternalUserTurnStrategies())
     )
