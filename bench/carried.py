@@ -50,7 +50,7 @@ def faults(load: Load, run: Result) -> list[str]:
     found = [name for name in ("stalls", "errors", "lost", "dropped_up") if run[name]]
     if run["void"]:
         found.append("void")
-    for lane in ("audio", "text", "up"):
+    for lane in load.text("judged", "audio,text,up").split(","):
         measured = run[lane]
         if measured is not None and measured["p99_ms"] is not None and measured["p99_ms"] >= P99_LIMIT_MS:
             found.append(f"{lane} p99 {measured['p99_ms']:.1f} ms")

@@ -16,11 +16,11 @@
 #include "wire.h"
 
 enum { UNBORN, CONNECTING, CONFIGURING, PAUSE, SPEAK, WAIT, GONE };
-enum { MAX_CALLS = 8, CALL_ID = 80, REPLY_TIMEOUT_MS = 20000, STAMP_CHARS = 16 };
+enum { STEADY_MS = 500, MAX_CALLS = 8, CALL_ID = 80, REPLY_TIMEOUT_MS = 20000, STAMP_CHARS = 16 };
 
 typedef struct {
     conn c;
-    int number, phase, frames_left, quiet_frames, call_count, is_awaiting_audio;
+    int number, phase, frames_left, quiet_frames, call_count, is_awaiting_audio, chunks;
     int64_t until, waiting_since, endpoint;
     uint64_t items;
     char calls[MAX_CALLS][CALL_ID];
@@ -130,7 +130,10 @@ static void on_audio(caller *k, char *text, size_t size, int64_t now) {
     res.media_down++;
     if (!delta || delta + STAMP_CHARS > text + size || !base64_get12(head, delta)) return;
     memcpy(&stamp, head, STAMP_BYTES);
-    if (now - stamp > -1000000000 && now - stamp < 60000000000) histogram_add(&res.audio, now - stamp);
+    if (now - stamp > -1000000000 && now - stamp < 60000000000) {
+        histogram_add(&res.audio, now - stamp);
+        if (++k->chunks * opt.delta_ms > STEADY_MS) histogram_add(&res.steady, now - stamp);
+    }
     if (k->is_awaiting_audio && k->endpoint) {
         histogram_add(&res.reply, now - k->endpoint);
         k->is_awaiting_audio = 0;
@@ -138,6 +141,7 @@ static void on_audio(caller *k, char *text, size_t size, int64_t now) {
 }
 
 static void on_response_done(caller *k, int64_t now) {
+    k->chunks = 0;
     if (k->call_count) {
         answer_calls(k);
     } else if (k->phase == WAIT) {

@@ -38,10 +38,11 @@ typedef struct {
     /* Everything here is zeroed when the measuring window opens. */
     uint64_t frames_up, media_down, partial_down, commit_down, other_down, bytes_down;
     uint64_t turns, tool_calls, stalls, errors, lost, dropped_up;
+    /* audio: every chunk; steady: those after the first half second of a reply, for runtimes that begin late. */
     /* The upstream's side. all: each frame of a caller; up: the newest of each append, which need not have waited
      * for others to be joined with; lag: how late chunks leave, the generator's own fault. */
     uint64_t upstream_media, upstream_calls, refused;
-    histogram audio, text, held, committed, reply, send_lag, upstream_up, upstream_all, upstream_lag;
+    histogram audio, steady, text, held, committed, reply, send_lag, upstream_up, upstream_all, upstream_lag;
     char first_refused[80]; /* the code of the first error that the upstream had to send */
     char first_error[80]; /* the code of the first error frame; never its message */
 } result;

@@ -99,7 +99,7 @@ static void print_result(double window_s, double busy) {
     printf("\"upstream_media_per_s\": %.1f, \"upstream_calls\": %llu, \"refused\": %llu, \"first_refused\": \"%s\", ", res.upstream_media / window_s,
            (unsigned long long)res.upstream_calls, (unsigned long long)res.refused, res.first_refused);
     const struct { const char *name; histogram *h; } all[] = {
-        {"audio", &res.audio}, {"text", &res.text}, {"held", &res.held}, {"committed", &res.committed},
+        {"audio", &res.audio}, {"steady", &res.steady}, {"text", &res.text}, {"held", &res.held}, {"committed", &res.committed},
         {"reply", &res.reply}, {"send_lag", &res.send_lag}, {"upstream_up", &res.upstream_up},
         {"upstream_all", &res.upstream_all}, {"upstream_lag", &res.upstream_lag}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
