@@ -232,6 +232,7 @@ def _language_model(settings: Settings, agent: Agent) -> LanguageModel:
         sockets_max=settings.llm_sockets,
         lanes_per_socket=settings.llm_lanes,
         store=settings.llm_store == "on",
+        encrypted_reasoning=settings.llm_reasoning == "on",
     )
     if settings.llm_api == "responses-ws":
         return ResponsesModel(endpoint, plan)

@@ -46,6 +46,7 @@ class Settings:
     llm_lanes: int = 1
     llm_sockets: int = 8
     llm_store: str = "off"
+    llm_reasoning: str = "off"
     upstream_url: str = "https://api.openai.com/v1"
     upstream_key_env: str = "OPENAI_API_KEY"
     upstream_transcription: str = "gpt-4o-mini-transcribe"
@@ -192,6 +193,11 @@ ROWS: tuple[Row, ...] = (
         "llm_store",
         _choice("on", "off"),
         "Let the provider store responses, so that a lost socket costs less.",
+    ),
+    Row(
+        "llm_reasoning",
+        _choice("on", "off"),
+        "Have a reasoning model's thoughts sent along, encrypted, and give them back when a context is sent whole.",
     ),
     Row("upstream_url", _word, "Base URL of an OpenAI Realtime server, for model 'openai/NAME'."),
     Row("upstream_key_env", _word, "Environment variable with its key; read again at each connect."),

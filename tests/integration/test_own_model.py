@@ -74,6 +74,7 @@ def test_every_flag_on_the_page_exists() -> None:
         "llm-lanes",
         "llm-sockets",
         "llm-store",
+        "llm-reasoning",
     }
     assert {flag.replace("-", "_") for flag in flags} <= BY_NAME.keys()
 

@@ -412,3 +412,17 @@ def test_the_model_is_found_by_what_the_server_offers(tmp_path: Path) -> None:
             assert [asked.path for asked in provider.requests] == ["/v1/chat/completions"]
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_thoughts_are_asked_for_only_where_they_are_wanted(tmp_path: Path, setting: str) -> None:
+    async def story() -> None:
+        async with FakeProvider(lambda body: Reply("Hello.")) as provider:
+            settings: Json = {"model": "embedded", "llm_url": provider.url, "llm_model": "m"}
+            settings |= {"llm_reasoning": setting}
+            async with gateway(tmp_path / "a", agent=spoken_agent("x"), **settings) as started:
+                await client_of(started).responses.create(model="m", input="hi", store=False)
+            wanted = provider.requests[0].body.get("include", [])
+            assert wanted == (["reasoning.encrypted_content"] if setting == "on" else [])
+
+    asyncio.run(story())
