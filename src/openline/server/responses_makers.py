@@ -252,6 +252,18 @@ def problem_of(error: Exception) -> Problem:
 # ------------------------------------------------------------------------------------------- store: true
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A session's response after its terminal fact, which is durable, and what is still to be sent of it.
+
+    ``place``: where the conversation goes on after it.
+    """
+
+    done: f.ResponseDone
+    events: list[Event]
+    place: _Row
+
+
 class Texter:
     """A ``Client`` of one session that makes responses one after another and hears only of its own."""
 
@@ -268,7 +280,7 @@ class Texter:
         self._writer: ResponseWriter | None = None
         self._current: ResponseId | None = None
         self._running = Running()
-        self._ended: asyncio.Future[tuple[f.ResponseDone, list[Event]]] | None = None
+        self._ended: asyncio.Future[_Ended] | None = None
         self.is_gone = False
 
     def attach(self) -> None:
@@ -282,10 +294,8 @@ class Texter:
             self._outbox.drop()
             self.driver.detach(self.conn, 1000, True)
 
-    async def respond(
-        self, asked: Create, emit: Emit, running: Running
-    ) -> tuple[f.ResponseDone, list[Event]] | None:
-        """One response; its terminal fact, durable, and the events that are still to be sent for it.
+    async def respond(self, asked: Create, emit: Emit, running: Running) -> _Ended | None:
+        """One response, with its end.
 
         None: the session went away in the middle, and the client was told by ``response.failed``. Raises
         ClientProtocolError when the session refuses it. Cancellation cancels the response.
@@ -358,8 +368,9 @@ class Texter:
         elif isinstance(fact, f.ResponseDone):
             last = _end(writer, fact)
             self._running.calls = tuple(writer.calls())
-            ended = self._ended
-            self._outbox.then(lambda: _resolve(ended, (fact, last)), seq)
+            state, ended = self.driver.session.state, self._ended
+            place = _Row(state.session, state.last_item_id() or "", seq)
+            self._outbox.then(lambda: _resolve(ended, _Ended(fact, last, place)), seq)
 
     def _put(self, events: Sequence[Event], needs: Seq = Seq(0)) -> None:
         for event in events:
@@ -421,10 +432,7 @@ def _end(writer: ResponseWriter, fact: f.ResponseDone) -> list[Event]:
     return writer.done(status, fact.reason, fact.usage)
 
 
-def _resolve(
-    future: asyncio.Future[tuple[f.ResponseDone, list[Event]]] | None,
-    value: tuple[f.ResponseDone, list[Event]],
-) -> None:
+def _resolve(future: asyncio.Future[_Ended] | None, value: _Ended) -> None:
     if future is not None and not future.done():
         future.set_result(value)
 
@@ -476,11 +484,11 @@ class StoredResponses:
             ended = await texter.respond(asked, emit, running)
             if ended is None:
                 return None
-            done, last = ended
         finally:
             self._busy.discard(session)
-        held = await self._keep(public_id(session, done.response_id), texter.driver)
-        _send(emit, last)
+        done = ended.done
+        held = await self._keep(public_id(session, done.response_id), ended.place)
+        _send(emit, ended.events)
         return held if done.status in ("completed", "incomplete") or done.reason == "steered" else None
 
     async def _warm(self, asked: Create, texter: Texter, emit: Emit) -> Held:
@@ -489,15 +497,15 @@ class StoredResponses:
         writer = ResponseWriter(f"resp_{secrets.token_hex(16)}", asked, now_s(self._gateway), model)
         _send(emit, writer.created())
         await self._gateway.store.flush()
-        held = await self._keep(writer.response_id, texter.driver)
+        state = texter.driver.session.state
+        place = _Row(state.session, state.last_item_id() or "", texter.driver.durable_seq)
+        held = await self._keep(writer.response_id, place)
         _send(emit, writer.done("completed", usage=Usage()))
         return held
 
-    async def _keep(self, response_id: str, driver: SessionDriver) -> Held:
-        state = driver.session.state
-        row = _Row(state.session, state.last_item_id() or "", state.seq)
-        await self._gateway.store.put_value(SPACE, self._key(response_id), msgspec.json.encode(row))
-        return Held(response_id, row.session, session=row.session, last=row.last, seq=row.seq)
+    async def _keep(self, response_id: str, place: _Row) -> Held:
+        await self._gateway.store.put_value(SPACE, self._key(response_id), msgspec.json.encode(place))
+        return Held(response_id, place.session, session=place.session, last=place.last, seq=place.seq)
 
     async def _texter(self, asked: Create, parent: Held | None) -> Texter:
         """Attached to the session to go on in: the parent's, or a new one with its items."""
