@@ -85,7 +85,8 @@ def _is_under_way(state: State, active: Response, request: ResponseRequest, conn
     last = state.last_item_id()
     if last is None or last in {output.item_id for output in active.outputs.values()}:
         return True
-    return state.entries[last].item.type == "mcp_call"
+    entry = state.entries.get(last)
+    return entry is not None and entry.item.type == "mcp_call"
 
 
 def take_typed_turn(draft: Draft, conn: ConnectionId) -> TurnId | None:
