@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -46,8 +47,8 @@ class TrackMap:
     __slots__ = ("_links", "_tracks")
 
     def __init__(self) -> None:
-        self._links = [0]
-        self._tracks = [0]
+        self._links = array("q", (0,))  # Numbers of a long call with many gaps, at eight bytes each.
+        self._tracks = array("q", (0,))
 
     def gap(self, link: int, track: int) -> None:
         """From link position ``link`` on, audio lies at ``track``."""
@@ -114,6 +115,8 @@ class LinkHost:
         except Exception as error:  # the edge of a task: a broken adapter must not leave the session waiting
             log.exception("link of session %s failed to open", state.session)
             self.lost(error)
+        finally:
+            self._task = None
 
     def close(self) -> None:
         """Stop listening now; the link is closed behind."""

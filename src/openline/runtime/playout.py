@@ -474,7 +474,10 @@ class Playout:
             is_last = track.is_finished and chunk.at + chunk.ms >= track.start + track.audio_ms - 0.5
             if is_last and track.item in self._tracks:
                 self._hooks.heard(track, self._end_of(track, "paced"))
-        while self._kept and self._kept[0].at < played - KEEP_MS:
+        # What is too old, or of an item that has ended: nobody comes back to either.
+        while self._kept and (
+            self._kept[0].at < played - KEEP_MS or self._kept[0].item.item not in self._tracks
+        ):
             self._kept.popleft()
 
     def _end_of(self, track: Track, source: HeardSource) -> Cut:

@@ -27,14 +27,19 @@ _picows_buffer_updated = WSProtocol.buffer_updated
 """Looked up once: ``super()`` costs a sixth of what picows does with a frame, 50 times a second and session."""
 
 
+PICOWS_BUFFER_MIN, PICOWS_RESERVE = 2048, 256
+"""Of picows' read buffer, bytes: its least size, and what of it is never offered. Pinned, and held by a test."""
+
+
 class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no type for it
     """picows' protocol for one accepted socket; counts every byte for the heartbeat and reports its end."""
 
-    __slots__ = ("_client", "_on_lost")
+    __slots__ = ("_client", "_on_lost", "_size")
 
     def __init__(self, client: ClientSocket, accepted: Accept, on_lost: Callable[[], None]) -> None:
         self._client = client
         self._on_lost = on_lost
+        self._size = max(accepted.limits.read_buffer_bytes, PICOWS_BUFFER_MIN) - PICOWS_RESERVE
         super().__init__(
             None,  # host and port: client side only
             None,  # path: client side only
@@ -52,6 +57,20 @@ class WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no ty
             None,  # extra headers: client side only
             accepted.limits.read_buffer_bytes,
         )
+
+    def get_buffer(self, size_hint: int) -> memoryview:
+        """The free part of picows' buffer, but not all of it.
+
+        picows doubles the buffer for good when a read fills more than nine tenths of it, which any backlog
+        does: after one stall every connection would keep 32 KiB. Only a frame that does not fit may do that.
+        """
+        free: memoryview = super().get_buffer(size_hint)
+        room = len(free)
+        while room > self._size:
+            self._size *= 2
+        spare = room - self._size // 10
+        # One byte less than all, so that what picows offers next shows that the buffer has grown.
+        return free[: spare if spare >= PICOWS_RESERVE else room - 1]
 
     def buffer_updated(self, nbytes: int) -> None:
         client = self._client

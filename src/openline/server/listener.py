@@ -322,7 +322,8 @@ class Connection(asyncio.Protocol):
         assert accepted.subprotocol is None or accepted.subprotocol in offered, "select only what was offered"
         client = ClientSocket(accepted.limits, self._listener.heartbeat, self._listener.late_sends)
         client.bind(accepted.handler(client))
-        protocol = WebSocketProtocol(client, accepted, lambda: self._listener.left(transport))
+        listener = self._listener  # Not by self: this connection's head and its decision are done with.
+        protocol = WebSocketProtocol(client, accepted, lambda: listener.left(transport))
         self._settle()
         self._listener.handed_over(transport, is_websocket=True)
         transport.set_protocol(protocol)

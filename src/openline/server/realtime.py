@@ -180,6 +180,8 @@ class RealtimeConnection:
         except Exception as error:  # the edge of a connection: it is closed, the gateway goes on
             log.exception("connection %s failed: %s", self.conn, type(error).__name__)
             self._socket.close(1011, "internal error")
+        finally:
+            self._task = None
 
     async def _find_session(self, wishes: Wishes) -> SessionDriver:
         principal = self._admission.principal

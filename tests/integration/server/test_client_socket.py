@@ -10,6 +10,7 @@ import pytest
 import websockets
 
 from openline.errors import IllegalTransition
+from openline.server.handover import PICOWS_RESERVE, WebSocketProtocol
 from openline.server.heartbeat import Heartbeat
 from openline.server.socket import ClientSocket
 from openline.server.upgrade import Accept, SocketLimits
@@ -49,6 +50,31 @@ def test_ten_thousand_small_frames_in_a_burst(loop: str) -> None:
             echoed = [(await client.read_frame())[1] for _ in expected]
             assert echoed == recorder.texts == expected
             assert recorder.socket.received_bytes > sum(map(len, expected))
+
+    run_on(loop, story())
+
+
+def read_buffer(socket: ClientSocket) -> int:
+    """Bytes of picows' read buffer, when nothing is in it."""
+    assert socket._transport is not None
+    protocol = socket._transport.underlying_transport.get_protocol()
+    return len(super(WebSocketProtocol, protocol).get_buffer(-1))
+
+
+def test_a_backlog_leaves_the_read_buffer_as_it_was_and_a_large_frame_takes_what_it_needs(loop: str) -> None:
+    async def story() -> None:
+        sockets = Sockets()
+        async with listening(sockets) as listener, await RawClient.connect(listener.port) as client:
+            recorder = await sockets.next()
+            recorder.on_message = recorder.socket.send_text
+            small = read_buffer(recorder.socket)
+            assert small == SocketLimits().read_buffer_bytes - PICOWS_RESERVE
+            for size, expected in ((1_361, small), (3_000, small), (20_000, small * 8), (1_361, small * 8)):
+                client.send(frame(TEXT, b"x" * size) * 300)
+                for _ in range(300):
+                    kind, payload = await client.read_frame()
+                    assert (kind, len(payload)) == (TEXT, size)
+                assert read_buffer(recorder.socket) == expected, f"after frames of {size} bytes"
 
     run_on(loop, story())
 

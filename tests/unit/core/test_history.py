@@ -74,6 +74,7 @@ def test_every_field_of_an_item_and_of_what_was_heard_comes_back() -> None:
     assert not unset, "a field that is not set here is not tried"
     entry = Entry(whole, 3_000, 290, 12, "reported", 5_000_000_000)
     bare = Entry(Item(ItemId("item_bare"), "function_call", "assistant"))
+    assert bare[1:] == (0, None, None, "", 0)
     found = history._unpacked(history._packed([entry, bare]))
     assert list(found.values()) == [entry, bare]
     assert isinstance(found[ItemId("item_all")].item.content, tuple)

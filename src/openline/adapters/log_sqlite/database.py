@@ -25,9 +25,12 @@ RESERVE_BYTES = 1 << 20
 """Freed when the disk is full: about a thousand sessions can still write how they ended."""
 RESTORE_FREE_BYTES = 16 << 20
 """Free space at which the disk counts as usable again: well above the reserve, so that it does not flap."""
-CACHE_KIB = 4 * 1024
-"""Page cache of a connection. The log is appended to and read in runs: the hot pages are few, and a large
-cache only fills with what was just written (64 MiB of it in ten minutes of a hundred calls)."""
+CACHE_KIB = 1024
+"""Page cache of the writer. The log is appended to: the hot pages are few, and a larger cache only fills with
+what was just written (64 MiB of it in ten minutes of a hundred calls). A commit that needs more has it for as
+long as it runs."""
+READER_CACHE_KIB = 512
+"""Page cache of a reader: it reads in runs, each page once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ def open_writer(place: Placement) -> apsw.Connection:
         # FULL, not NORMAL: with NORMAL a power cut loses what was already acknowledged.
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # A batch over the cache's size must not be written twice, in the middle of its transaction and at its end.
+        db.execute("PRAGMA cache_spill = OFF")
         db.execute("PRAGMA temp_store = MEMORY")
         # Checkpoints are run by the writer between commits: inside COMMIT they would delay its
         # acknowledgements, and SQLite hides their I/O errors there.
@@ -178,6 +183,7 @@ def open_reader(place: Placement) -> apsw.Connection:
     db = apsw.Connection(str(place.database), flags=apsw.SQLITE_OPEN_READONLY)
     db.set_busy_timeout(5000)
     db.execute("PRAGMA query_only = 1")
+    db.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
     return db
 
 
