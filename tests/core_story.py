@@ -261,20 +261,24 @@ class Story:
         )
 
     def config(self, words: Words) -> SessionConfig:
-        """``tools=clock/gateway/retry,screen/client``, ``manual``, ``no-reply``, ``no-interrupt``, ``text``."""
+        """``tools=clock/gateway/retry,screen/client``, ``manual``, ``no-reply``, ``no-interrupt``, ``text``,
+        ``idle=5s``, ``transcription``."""
         tools = []
         for known in filter(None, words.options.get("tools", "").split(",")):
             name, runner, recovery = (known + "/ask").split("/")[:3]
             assert runner in ("client", "gateway") and recovery in ("retry", "verify", "ask")
             tools.append(ToolSpec(name, runner=runner, recovery=recovery))  # type: ignore[arg-type]  # asserted above
         detection = TurnDetection(
-            create_response=not words.has("no-reply"), interrupt_response=not words.has("no-interrupt")
+            create_response=not words.has("no-reply"),
+            interrupt_response=not words.has("no-interrupt"),
+            idle_timeout_ms=words.ms("idle") or None,
         )
         return SessionConfig(
             modality="text" if words.has("text") else "audio",
             tools=tuple(tools),
             voice=words.options.get("voice", "marin"),
             turn_detection=None if words.has("manual") else detection,
+            purpose="transcription" if words.has("transcription") else "realtime",
         )
 
     def configure(self, words: Words) -> i.Input:

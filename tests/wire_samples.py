@@ -30,6 +30,7 @@ from openline.wire.render import View, render
 SESSION = SessionId("sess_1")
 STOCK = View(opted_in=False, conn=ConnectionId("c1"), role="speaker", strict=False, session=SESSION)
 OPTED_IN = dataclasses.replace(STOCK, opted_in=True)
+TRANSCRIBES = dataclasses.replace(STOCK, transcribes=True)
 CONN = ConnectionId("c1")
 TURN, RESP, CALL = TurnId("turn_1"), ResponseId("resp_1"), CallId("call_1")
 USER_ITEM = Item(
@@ -140,6 +141,7 @@ def every_fact() -> list[Fact]:
         f.SpeechStarted(TURN, USER_ITEM.id, 24_000, 1_000),
         f.SpeechStopped(TURN, USER_ITEM.id, 60_000, 2_500),
         f.InputCleared(CONN, ""),
+        f.InputTimedOut(USER_ITEM.id, 1_000, 2_500),
         committed(),
         committed(text=None),
         committed(item=None),

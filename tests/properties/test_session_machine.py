@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -223,9 +224,13 @@ class Life:
 
     def opening(self) -> i.Input:
         detection = self.dice.choice((TurnDetection(), TurnDetection(), None, TurnDetection(
-            create_response=self.mostly(), interrupt_response=self.mostly(chance=0.5))))  # fmt: skip
+            create_response=self.mostly(), interrupt_response=self.mostly(chance=0.5),
+            idle_timeout_ms=self.dice.choice((None, 2_000)))))  # fmt: skip
         config = SessionConfig(
-            modality=self.dice.choice(("audio", "audio", "text")), tools=TOOLS, turn_detection=detection
+            modality=self.dice.choice(("audio", "audio", "text")),
+            tools=TOOLS,
+            turn_detection=detection,
+            purpose="transcription" if self.dice.random() < 0.1 else "realtime",
         )
         prepares = self.dice.random() < 0.4
         return i.OpenSession(
@@ -376,7 +381,7 @@ class Life:
         return i.ReplyPrepared(turn_id, ResponseRequest(origin="turn"), drop=self.dice.random() < 0.3)
 
     def configured(self) -> i.Input:
-        config = SessionConfig(tools=TOOLS, voice=self.dice.choice(("marin", "cedar")))
+        config = replace(self.state.config, tools=TOOLS, voice=self.dice.choice(("marin", "cedar")))
         return i.UpdateConfig(config, self.conn(), self.command())
 
     def noted(self) -> i.Input:

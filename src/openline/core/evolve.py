@@ -14,6 +14,7 @@ from openline.core.state import (
     SETTLED_TOOLS_MAX,
     TOKENS_MAX,
     Connection,
+    Lull,
     OpenTurn,
     Output,
     Response,
@@ -55,6 +56,8 @@ def _session_owned(state: State, fact: f.SessionOwned, now: Now) -> None:
     if state.preparing is not None:
         state.preparing = (state.preparing[0], now.mono_ns)
     state.entries.restart_clocks(now.mono_ns)
+    if state.lull is not None:
+        state.lull.unplayed.clear()  # What was playing died with the old owner.
     _close_link(state)
 
 
@@ -73,6 +76,7 @@ def _session_updated(state: State, fact: f.SessionUpdated, now: Now) -> None:
 def _session_parked(state: State, fact: f.SessionParked, now: Now) -> None:
     state.status = advance("session", state.status, "parked")
     state.parked_until_ms = fact.until_ms
+    state.lull = None
     _close_link(state)
 
 
@@ -124,6 +128,8 @@ def _restart_waits(state: State, now: Now) -> None:
         state.untranscribed[item_id] = (turn_id, audio, now.mono_ns)
     if state.turn is not None:
         state.turn.since_ns = now.mono_ns
+    if state.lull is not None:
+        state.lull.since_ns = now.mono_ns
 
 
 def _connection_detached(state: State, fact: f.ConnectionDetached, now: Now) -> None:
@@ -201,6 +207,9 @@ def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
     if fact.text_items:
         state.untaken.clear()
     state.preparing = (fact.turn_id, now.mono_ns) if fact.prepares else None
+    state.lull = None
+    if fact.text != "":
+        state.idle_turns = 0
     # The reply to this turn sees all that these would have said: they are superseded.
     state.held = [request for request in state.held if request.origin == "agent"]
     state.tool_replies = 0
@@ -227,6 +236,12 @@ def _turn_transcribed(state: State, fact: f.TurnTranscribed, now: Now) -> None:
 def _turn_abandoned(state: State, fact: f.TurnAbandoned, now: Now) -> None:
     advance("turn", _turn_phase(state), "abandoned")
     state.turn = None
+    if state.lull is not None:
+        state.lull.since_ns = now.mono_ns
+
+
+def _input_timed_out(state: State, fact: f.InputTimedOut, now: Now) -> None:
+    state.idle_turns += 1
 
 
 def _turn_continued(state: State, fact: f.TurnContinued, now: Now) -> None:
@@ -254,6 +269,8 @@ def _item_deleted(state: State, fact: f.ItemDeleted, now: Now) -> None:
     state.entries.remove(fact.item_id)
     if fact.item_id in state.untaken:
         state.untaken.remove(fact.item_id)
+    if state.lull is not None:
+        state.lull.unplayed.discard(fact.item_id)
     _remember(state, fact.conn, fact.command)
 
 
@@ -270,6 +287,10 @@ def _item_heard(state: State, fact: f.ItemHeard, now: Now) -> None:
         for output in response.outputs.values():
             if output.item_id == fact.item_id:
                 output.heard_ms = fact.audio_end_ms
+    lull = state.lull
+    if lull is not None and fact.item_id in lull.unplayed:
+        lull.unplayed.remove(fact.item_id)
+        lull.since_ns = now.mono_ns
 
 
 # ----------------------------------------------------------------------------------------------- responses
@@ -294,6 +315,7 @@ def _response_created(state: State, fact: f.ResponseCreated, now: Now) -> None:
     phase = advance("response", "none", "created")
     if fact.request.conversation == "auto":
         assert state.active is None, "one response writes to the default conversation"
+        state.lull = None
         # What agent code says meanwhile is no answer to the turn.
         if fact.request.origin != "agent":
             state.preparing = None
@@ -311,6 +333,7 @@ def _response_created(state: State, fact: f.ResponseCreated, now: Now) -> None:
         now.mono_ns,
         waits,
         phase,
+        output_format=fact.output_format,
     )
     if fact.request.origin == "tool":
         state.tool_replies += 1
@@ -373,7 +396,14 @@ def _response_generated(state: State, fact: f.ResponseGenerated, now: Now) -> No
 def _response_done(state: State, fact: f.ResponseDone, now: Now) -> None:
     response = state.responses.pop(fact.response_id)
     advance("response", response.phase, "done")
-    assert all(output.phase == "done" for output in response.outputs.values()), "items end before responses"
+    outputs = response.outputs.values()
+    assert all(output.phase == "done" for output in outputs), "items end before responses"
+    # A call is answered by its tool, and then by a reply of its own: nobody is waited for.
+    if response.is_default and fact.status == "completed" and all(o.kind == "message" for o in outputs):
+        spoken = (o.item_id for o in outputs if o.audio_ms)
+        known = state.entries
+        unplayed = {item_id for item_id in spoken if item_id in known and not known[item_id].source}
+        state.lull = Lull(now.mono_ns, unplayed)
 
 
 # --------------------------------------------------------------------------------------------- tools, rest
@@ -488,4 +518,5 @@ _EVOLVE: dict[type[f.Fact], Callable[..., None]] = {
     f.SegmentRecorded: _noted,
     f.MediaDropped: _noted,
     f.SilenceExceeded: _silence_exceeded,
+    f.InputTimedOut: _input_timed_out,
 }

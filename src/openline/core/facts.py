@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from openline.core.model import (
+    AudioFormat,
     AudioRange,
     HeardSource,
     Item,
@@ -240,6 +241,19 @@ class TurnContinued(Fact):
     link_epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class InputTimedOut(Fact):
+    """Nobody has spoken for the idle timeout since a reply was played: the silence becomes the user's turn.
+
+    The range is on the input track; its item follows in the turn commit.
+    """
+
+    TYPE: ClassVar[str] = "input_audio_buffer.timeout_triggered"
+    item_id: ItemId
+    audio_start_ms: int
+    audio_end_ms: int
+
+
 # ------------------------------------------------------------------------------------------------- items
 
 
@@ -322,6 +336,7 @@ class ResponseCreated(Fact):
     attempt: int
     conn: ConnectionId
     command: str
+    output_format: AudioFormat = "pcm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +407,7 @@ class ResponseDone(Fact):
     metadata: tuple[tuple[str, str], ...]
     is_in_conversation: bool
     usage: Usage
+    output_format: AudioFormat = "pcm"
 
 
 # ------------------------------------------------------------------------------------------------- tools
@@ -503,6 +519,7 @@ ALL_FACTS: tuple[type[Fact], ...] = (
     MediaDropped,
     SilenceExceeded,
     SessionForked,
+    InputTimedOut,
 )
 FACTS: dict[str, type[Fact]] = {kind.TYPE: kind for kind in ALL_FACTS}
 """Every fact by its name. Append only: logs of every release hold these names."""

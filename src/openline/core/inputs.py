@@ -96,7 +96,10 @@ class EndSession:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The wake-up that the last step asked for (or any later moment)."""
+    """The wake-up that the last step asked for (or any later moment). ``heard_until``: where on the input track
+    (samples) that moment is; 0 where nobody can say."""
+
+    heard_until: int = 0
 
 
 # ------------------------------------------------------------------------------------ commands of clients

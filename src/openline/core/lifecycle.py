@@ -28,7 +28,13 @@ from openline.core.responses import (
     stop,
     waiting,
 )
-from openline.core.turns import check_turns, recover_turn, transcribe_pending
+from openline.core.turns import (
+    check_idle,
+    check_turns,
+    idle_deadline_ns,
+    recover_turn,
+    transcribe_pending,
+)
 from openline.types import ConnectionId
 
 CLOSE_REPLACED = 4409
@@ -235,7 +241,9 @@ def time_passed(draft: Draft, input_: i.TimePassed) -> None:
     elif state.status != "ended":
         check_turns(draft)
         check_silence(draft)
-        if not state.has_talker:
+        if state.has_talker:
+            check_idle(draft, input_.heard_until)
+        else:
             _check_detached(draft)
 
 
@@ -270,6 +278,8 @@ def wake_at(draft: Draft) -> int | None:
             deadlines.append(state.turn.since_ns + limits.transcription_ms * 1_000_000)
         for response in state.responses.values():
             deadlines.append(response.active_ns + limits.silence_budget_ms * 1_000_000)
+        if (idle := idle_deadline_ns(state)) is not None:
+            deadlines.append(idle)
     else:
         deadlines.append(state.quiet_since_ns + limits.resume_window_ms * 1_000_000)
         if state.running:

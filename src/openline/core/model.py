@@ -15,6 +15,9 @@ PartType = Literal["input_text", "input_audio", "input_image", "output_text", "o
 ItemType = Literal["message", "function_call", "function_call_output", "mcp_call"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Modality = Literal["audio", "text"]
+AudioFormat = Literal["pcm", "pcmu", "pcma"]
+"""PCM16 at 24,000 samples a second, or G.711 (µ-law, A-law) at 8,000."""
+Purpose = Literal["realtime", "transcription"]
 HeardSource = Literal["reported", "paced", "assumed", "client"]
 """How we know what was heard; precedence client > reported > paced > assumed (see HEARD_RANK)."""
 HEARD_RANK: dict[str, int] = {"assumed": 0, "paced": 1, "reported": 2, "client": 3}
@@ -106,11 +109,17 @@ class ToolSpec:
     timeout_ms: int = 30_000
 
 
+EAGERNESS_SILENCE_MS: dict[str, int] = {"low": 1_200, "medium": 500, "auto": 500, "high": 300}
+"""Silence that ends a turn under semantic_vad. OpenAI's 8/4/2 s are upper bounds for its own model to shorten; a
+fixed wait that long would be unbearable, and openai-agents and LiveKit ask for semantic_vad by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class TurnDetection:
     """Who ends a turn when it is not the client. Milliseconds; ``threshold`` is a probability 0..1.
 
-    ``type`` semantic_vad is accepted and runs as server_vad with the silence that ``eagerness`` names.
+    ``type`` semantic_vad is accepted and runs as server_vad with the silence that ``eagerness`` names
+    (EAGERNESS_SILENCE_MS; ``wait_ms`` says which one counts).
     ``idle_timeout_ms``: None, or the silence after a reply at which the agent speaks up by itself.
     """
 
@@ -123,13 +132,24 @@ class TurnDetection:
     idle_timeout_ms: int | None = None
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"
 
+    @property
+    def wait_ms(self) -> int:
+        """Silence after which a turn is over."""
+        return (
+            EAGERNESS_SILENCE_MS[self.eagerness] if self.type == "semantic_vad" else self.silence_duration_ms
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """The effective configuration of a session: what ``session.update`` changes and echoes.
 
     ``max_output_tokens`` None means "inf". ``tool_choice`` and ``extra`` are JSON text; ``extra`` holds
-    the accepted settings that the gateway only echoes (tracing, prompt, truncation, noise reduction, …).
+    the accepted settings that the gateway only echoes (tracing, prompt, noise reduction, …).
+    ``purpose`` transcription: turns are written down and never answered; fixed when the session is made.
+    ``input_format``, ``output_format``: what the speaker sends and is sent. ``context_limit`` (tokens, None for
+    none): a language model is given less than the whole conversation once that is longer, and then the newest
+    ``context_retained`` (0..1) of the limit.
     """
 
     model: str = "embedded"
@@ -144,6 +164,11 @@ class SessionConfig:
     turn_detection: TurnDetection | None = TurnDetection()
     transcription: str = ""
     extra: str = "{}"
+    purpose: Purpose = "realtime"
+    input_format: AudioFormat = "pcm"
+    output_format: AudioFormat = "pcm"
+    context_limit: int | None = None
+    context_retained: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +205,7 @@ class ResponseRequest:
     verbatim: str | None = None
     context: tuple[Item, ...] = ()
     origin: Literal["client", "turn", "tool", "agent", "recovery"] = "client"
+    output_format: AudioFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)

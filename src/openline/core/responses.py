@@ -36,6 +36,12 @@ HEARD_GRACE_MS = 2_000
 def create_response(draft: Draft, request: ResponseRequest, conn: ConnectionId, command: str) -> None:
     """A client or agent code asks for a response."""
     state = draft.state
+    if state.config.purpose == "transcription":
+        message = (
+            "A transcription session makes no responses; connect without 'intent=transcription' for them."
+        )
+        draft.reject(conn, command, "invalid_session_type", message)
+        return
     problem = refusal(draft)
     if problem is not None and conn:
         draft.is_rejected = True
@@ -137,6 +143,7 @@ def begin(
             1,
             conn,
             command,
+            request.output_format or config.output_format,
         )
     )
     response = draft.state.responses[response_id]
@@ -297,6 +304,7 @@ def end(
             response.request.metadata,
             response.is_default,
             response.usage,
+            response.output_format,
         )
     )
 

@@ -14,6 +14,7 @@ from typing import Literal
 from openline.core.history import History
 from openline.core.idset import IdSet
 from openline.core.model import (
+    AudioFormat,
     AudioRange,
     Item,
     Limits,
@@ -62,6 +63,14 @@ class OpenTurn:
 
 
 @dataclass(slots=True)
+class Lull:
+    """A reply has ended and nobody has spoken since. ``unplayed``: its spoken items that may still be playing."""
+
+    since_ns: int
+    unplayed: set[ItemId]
+
+
+@dataclass(slots=True)
 class Output:
     """One output item of a response that has no terminal fact yet."""
 
@@ -94,6 +103,7 @@ class Response:
     done: list[Item] = field(default_factory=list)
     usage: Usage = Usage()
     reason: str = "completed"
+    output_format: AudioFormat = "pcm"
 
     @property
     def is_default(self) -> bool:
@@ -165,6 +175,9 @@ class State:
     untaken: list[ItemId] = field(default_factory=list)
     """Typed user items that no turn has taken yet."""
     preparing: tuple[TurnId, int] | None = None
+    lull: Lull | None = None
+    idle_turns: int = 0
+    """Turns made of silence since somebody last said something."""
     entries: History = field(default_factory=History)
     responses: dict[ResponseId, Response] = field(default_factory=dict)
     held: list[ResponseRequest] = field(default_factory=list)

@@ -7,13 +7,16 @@ from dataclasses import replace
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.audio import ms_of_samples
+from openline.core.audio import ms_of_samples, samples_of_ms
 from openline.core.draft import Draft
 from openline.core.model import AudioRange, Item, Part, ResponseRequest
 from openline.core.responses import interrupt, next_held, note_heard, reply, start_waiting, waiting
+from openline.core.state import State
 from openline.core.tables import is_legal
 from openline.types import ConnectionId, ItemId, TurnId
 
+IDLE_TURNS_MAX = 10
+"""Turns of silence in a row: whoever does not answer ten times has left the line open and gone away."""
 COMMIT_MIN_MS = 100
 """Shortest audio that a client may commit (openai-protocols.md B.6, observed error text)."""
 
@@ -67,40 +70,37 @@ def turn_final(draft: Draft, input_: i.TurnFinal) -> None:
 
 
 def _commit_speech(draft: Draft, input_: i.TurnFinal) -> None:
-    state = draft.state
-    turn, detection = state.turn, state.config.turn_detection
+    turn = draft.state.turn
     assert turn is not None
     _stop_speech(draft, input_.audio.end)
     if input_.text is not None and not input_.text.strip():
         abandon_turn(draft, "no_speech")
         return
-    replies = detection is not None and detection.create_response
+    item = _spoken(turn.turn_id, turn.item_id, input_.text, input_.audio)
+    _commit(draft, turn.turn_id, item, input_.confidence)
+
+
+def _spoken(turn_id: TurnId, item_id: ItemId, text: str | None, audio: AudioRange) -> Item:
+    part = Part("input_audio", text, audio)
+    return Item(item_id, "message", "user", "user", content=(part,), turn_id=turn_id)
+
+
+def _commit(draft: Draft, turn_id: TurnId, item: Item, confidence: float | None) -> None:
+    """The turn commit of what a detector took for a turn, and the reply to it."""
+    state = draft.state
+    detection = state.config.turn_detection
+    is_answered = state.config.purpose == "realtime"
+    replies = is_answered and detection is not None and detection.create_response
     prepares = replies and state.prepares_replies
-    item = Item(
-        turn.item_id,
-        "message",
-        "user",
-        "user",
-        content=(Part("input_audio", input_.text, input_.audio),),
-        turn_id=turn.turn_id,
-    )
+    text = item.content[0].text
     draft.fact(
-        f.TurnCommitted(
-            turn.turn_id,
-            input_.text,
-            input_.confidence,
-            item,
-            state.last_item_id(),
-            (),
-            ConnectionId(""),
-            prepares,
-        )
+        f.TurnCommitted(turn_id, text, confidence, item, state.last_item_id(), (), ConnectionId(""), prepares)
     )
     draft.effect(e.AddItem(item, None))
     if prepares:
-        draft.effect(e.PrepareReply(turn.turn_id))
+        draft.effect(e.PrepareReply(turn_id))
     elif replies:
-        reply(draft, ResponseRequest(origin="turn"), turn.turn_id)
+        reply(draft, ResponseRequest(origin="turn"), turn_id)
     else:
         next_held(draft)
 
@@ -157,14 +157,7 @@ def commit_audio(draft: Draft, input_: i.CommitAudio) -> None:
     turn_id = turn.turn_id if turn else TurnId(draft.new_id("turn"))
     item_id = turn.item_id if turn else ItemId(draft.new_id("item"))
     _stop_speech(draft, input_.audio.end)
-    item = Item(
-        item_id,
-        "message",
-        "user",
-        "user",
-        content=(Part("input_audio", None, input_.audio),),
-        turn_id=turn_id,
-    )
+    item = _spoken(turn_id, item_id, None, input_.audio)
     draft.fact(
         f.TurnCommitted(turn_id, None, None, item, state.last_item_id(), (), input_.conn, prepares=False)
     )
@@ -186,6 +179,29 @@ def reply_prepared(draft: Draft, input_: i.ReplyPrepared) -> None:
         draft.fact(f.ReplyDropped(input_.turn_id, "agent"))
     else:
         reply(draft, replace(input_.request, origin="turn"), input_.turn_id)
+
+
+def idle_deadline_ns(state: State) -> int | None:
+    """When silence becomes a turn and the agent speaks up by itself; None while nobody is waited for."""
+    lull, detection = state.lull, state.config.turn_detection
+    if lull is None or lull.unplayed or detection is None or detection.idle_timeout_ms is None:
+        return None
+    is_bound = state.idle_turns >= IDLE_TURNS_MAX or not detection.create_response
+    if is_bound or state.turn is not None or state.link.phase != "open":
+        return None
+    return lull.since_ns + detection.idle_timeout_ms * 1_000_000
+
+
+def check_idle(draft: Draft, heard_until: int) -> None:
+    """The idle timeout: the silence since the reply is the user's turn, and is answered."""
+    deadline, lull = idle_deadline_ns(draft.state), draft.state.lull
+    if lull is None or deadline is None or draft.now.mono_ns < deadline:
+        return
+    start = max(0, heard_until - samples_of_ms(draft.elapsed_ms(lull.since_ns)))
+    audio = AudioRange(start, heard_until)
+    turn_id, item_id = TurnId(draft.new_id("turn")), ItemId(draft.new_id("item"))
+    draft.fact(f.InputTimedOut(item_id, audio.start_ms, audio.end_ms))
+    _commit(draft, turn_id, _spoken(turn_id, item_id, "", audio), None)
 
 
 def check_turns(draft: Draft) -> None:

@@ -31,8 +31,6 @@ KEEP_IDLE_MS = 1_000
 """Audio kept while nobody speaks: the pre-roll of a turn (padding plus the time to decide)."""
 KEEP_TURN_MS = 60_000
 """Audio kept of an open turn or an uncommitted buffer; a longer one is recognised from its last minute."""
-EAGERNESS_MS = {"low": 1_200, "medium": 700, "high": 400, "auto": 700}
-"""Silence that ends a turn for semantic_vad, by eagerness: our honest stand-in until there is a model for it."""
 
 
 class Kept:
@@ -108,10 +106,7 @@ class Ears:
             # Frames are counted again only from here; the line is older than that.
             self._pending.clear()
             self._fed = self._kept.end
-        silence = detection.silence_duration_ms
-        if detection.type == "semantic_vad":
-            silence = EAGERNESS_MS[detection.eagerness]
-        settings = FloorSettings(detection.threshold, silence, detection.prefix_padding_ms)
+        settings = FloorSettings(detection.threshold, detection.wait_ms, detection.prefix_padding_ms)
         if self._floor is None:
             self._floor = Floor(settings)
         else:

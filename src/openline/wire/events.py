@@ -62,10 +62,12 @@ GA_EVENTS: Final[tuple[Event, ...]] = (
     _built("conversation.item.retrieved", "The one frame with audio bytes in an item."),
     _fact("conversation.item.deleted", f.ItemDeleted),
     _fact("conversation.item.truncated", f.ItemTruncated),
-    _never(
+    _fact(
         "conversation.item.input_audio_transcription.delta",
-        "partial",
-        "Can only be added to; a partial is revised. Opted-in clients get openline.turn.partial.",
+        f.TurnCommitted,
+        f.TurnTranscribed,
+        note="Only in transcription sessions, and the whole text at once: a delta can only be added to, and a "
+        "partial is revised. Opted-in clients get openline.turn.partial.",
     ),
     _fact("conversation.item.input_audio_transcription.completed", f.TurnCommitted, f.TurnTranscribed),
     _fact("conversation.item.input_audio_transcription.failed", f.TurnTranscribed),
@@ -74,9 +76,7 @@ GA_EVENTS: Final[tuple[Event, ...]] = (
     _fact("input_audio_buffer.speech_stopped", f.SpeechStopped),
     _fact("input_audio_buffer.committed", f.TurnCommitted),
     _fact("input_audio_buffer.cleared", f.InputCleared),
-    _never(
-        "input_audio_buffer.timeout_triggered", "commit", "The agent speaks up by response.created alone."
-    ),
+    _fact("input_audio_buffer.timeout_triggered", f.InputTimedOut),
     _never("input_audio_buffer.dtmf_event_received", "commit", "SIP only."),
     _fact("response.created", f.ResponseCreated),
     _fact("response.done", f.ResponseDone, note="Exactly once for each response, and last of it."),

@@ -18,7 +18,7 @@ from openline.core.facts import Fact
 from openline.core.model import Item, Usage
 from openline.types import ConnectionId, Epoch, ItemId, Role, Seq, SessionId
 from openline.wire.items import JsonObject, cut, item_object
-from openline.wire.session_config import AUDIO_FORMAT, session_object
+from openline.wire.session_config import FORMATS, session_object
 
 RENDERER_VERSION: Final = 1
 """Raised when the frames of any fact change in number or order: a client that resumes then gets the whole
@@ -32,7 +32,8 @@ Frame = tuple[str, JsonObject]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Who looks: one connection of one session. ``expires_at``: Unix seconds of the session's end, 0 for never."""
+    """Who looks: one connection of one session. ``expires_at``: Unix seconds of the session's end, 0 for never.
+    ``transcribes``: the session is one that only writes down."""
 
     opted_in: bool
     conn: ConnectionId
@@ -40,6 +41,7 @@ class View:
     strict: bool
     session: SessionId
     expires_at: int = 0
+    transcribes: bool = False
 
 
 def render(fact: Fact, *, epoch: Epoch, seq: Seq, view: View) -> list[tuple[int, bytes]]:
@@ -105,21 +107,31 @@ def _turn_committed(fact: f.TurnCommitted, view: View) -> Iterable[Frame]:
     yield from item_frames(wordless, fact.previous_item_id, view)
     if fact.text is not None:
         audio_ms = sum(part.audio.duration_ms for part in item.content if part.audio is not None)
-        yield _transcribed(item.id, fact.text, audio_ms)
+        yield from _transcribed(item.id, fact.text, audio_ms, view)
 
 
-def _transcribed(item_id: ItemId, text: str, audio_ms: int) -> Frame:
-    return "conversation.item.input_audio_transcription.completed", {
-        "item_id": item_id,
-        "content_index": 0,
-        "transcript": text,
-        "usage": {"type": "duration", "seconds": audio_ms / 1000},
-    }
+def _transcribed(item_id: ItemId, text: str, audio_ms: int, view: View) -> Iterable[Frame]:
+    """The words of an item. A client that transcribes is told them as a delta too, whole, as whisper-1 does: a
+    recognizer revises what it said before, and a delta can only be added to."""
+    if view.transcribes and text:
+        yield (
+            "conversation.item.input_audio_transcription.delta",
+            {"item_id": item_id, "content_index": 0, "delta": text},
+        )
+    yield (
+        "conversation.item.input_audio_transcription.completed",
+        {
+            "item_id": item_id,
+            "content_index": 0,
+            "transcript": text,
+            "usage": {"type": "duration", "seconds": audio_ms / 1000},
+        },
+    )
 
 
 def _turn_transcribed(fact: f.TurnTranscribed, view: View) -> Iterable[Frame]:
     if not fact.failed:
-        yield _transcribed(fact.item_id, fact.text, fact.audio_ms)
+        yield from _transcribed(fact.item_id, fact.text, fact.audio_ms, view)
         return
     yield (
         "conversation.item.input_audio_transcription.failed",
@@ -131,6 +143,17 @@ def _turn_transcribed(fact: f.TurnTranscribed, view: View) -> Iterable[Frame]:
                 "code": fact.failed,
                 "message": "The audio of this item could not be transcribed.",
             },
+        },
+    )
+
+
+def _input_timed_out(fact: f.InputTimedOut, view: View) -> Iterable[Frame]:
+    yield (
+        "input_audio_buffer.timeout_triggered",
+        {
+            "audio_start_ms": fact.audio_start_ms,
+            "audio_end_ms": fact.audio_end_ms,
+            "item_id": fact.item_id,
         },
     )
 
@@ -172,7 +195,7 @@ def _response_object(
         "conversation_id": f"conv_{view.session}" if in_conversation else None,
         "output_modalities": [fact.modality],
         "max_output_tokens": "inf" if fact.max_output_tokens is None else fact.max_output_tokens,
-        "audio": {"output": {"format": AUDIO_FORMAT, "voice": fact.voice}},
+        "audio": {"output": {"format": FORMATS[fact.output_format], "voice": fact.voice}},
     }
 
 
@@ -317,6 +340,7 @@ _STOCK: Final[dict[type[Fact], Callable[[Any, View], Iterable[Frame]]]] = {
     f.SpeechStarted: _speech_started,
     f.SpeechStopped: _speech_stopped,
     f.InputCleared: _input_cleared,
+    f.InputTimedOut: _input_timed_out,
     f.TurnCommitted: _turn_committed,
     f.TurnTranscribed: _turn_transcribed,
     f.ItemCreated: _item_created,

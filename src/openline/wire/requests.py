@@ -9,7 +9,7 @@ from openline.core.model import Item, ResponseRequest
 from openline.types import ItemId
 from openline.wire.check import MAX_ID, Fields
 from openline.wire.items import JsonObject, to_item, to_max_tokens, to_tool_choice, to_tools
-from openline.wire.session_config import check_format, to_modality, to_voice
+from openline.wire.session_config import to_format, to_modality, to_voice
 
 MAX_METADATA: Final = 16
 MAX_METADATA_KEY: Final = 64
@@ -64,6 +64,8 @@ def to_request(
     fields.flag("parallel_tool_calls", True)
     fields.child("prompt")
     fields.child("reasoning")
+    audio = fields.child("audio")
+    output = audio.child("output") if audio is not None else None
     conversation = fields.choice("conversation", ("auto", "none")) or "auto"
     return ResponseRequest(
         conversation=cast("Literal['auto', 'none']", conversation),
@@ -72,20 +74,12 @@ def to_request(
         tools=None if fields.get("tools") is None else to_tools(fields),
         tool_choice=to_tool_choice(fields),
         max_output_tokens=to_max_tokens(fields),
-        voice=_voice(fields, strict),
+        voice=None if output is None else to_voice(output, strict),
+        output_format=None if output is None else to_format(output),
         metadata=_metadata(fields),
         has_input=fields.get("input") is not None,
         input=tuple(_input(entry, lookup, strict) for entry in fields.children("input", limit=MAX_INPUT)),
     )
-
-
-def _voice(fields: Fields, strict: bool) -> str | None:
-    audio = fields.child("audio")
-    output = None if audio is None else audio.child("output")
-    if output is None:
-        return None
-    check_format(output)
-    return to_voice(output, strict)
 
 
 def _metadata(fields: Fields) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,15 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from openline.core.model import Modality, SessionConfig, ToolSpec, TurnDetection
+from openline.core.model import (
+    EAGERNESS_SILENCE_MS,
+    AudioFormat,
+    Modality,
+    Purpose,
+    SessionConfig,
+    ToolSpec,
+    TurnDetection,
+)
 from openline.types import SessionId
 from openline.wire.check import MAX_ID, MAX_MS, Fields, error
 from openline.wire.items import JsonObject, to_max_tokens, to_tool_choice, to_tools
@@ -27,11 +35,12 @@ TRANSCRIPTION_MODELS: Final = (
     "gpt-live-transcribe",
     "gpt-realtime-whisper",
 )
-EAGERNESS_SILENCE_MS: Final[dict[str, int]] = {"low": 1_200, "medium": 500, "auto": 500, "high": 300}
-"""Silence that ends a turn under semantic_vad, which we run as server_vad. OpenAI's 8/4/2 s are upper
-bounds for its own model to shorten; a fixed wait that long would be unbearable, and openai-agents and
-LiveKit ask for semantic_vad by default."""
-AUDIO_FORMAT: Final[JsonObject] = {"type": "audio/pcm", "rate": 24_000}
+FORMATS: Final[dict[AudioFormat, JsonObject]] = {
+    "pcm": {"type": "audio/pcm", "rate": 24_000},
+    "pcmu": {"type": "audio/pcmu"},
+    "pcma": {"type": "audio/pcma"},
+}
+"""What the protocol has (openai-protocols.md B.5). G.711 has one rate, so none is said."""
 
 _BETA_FIELDS: Final = {
     "modalities": "session.output_modalities",
@@ -63,6 +72,7 @@ _SESSION_FIELDS: Final = (
     "include",
     "audio",
 )
+_TRANSCRIPTION_FIELDS: Final = ("type", "object", "id", "expires_at", "include", "audio")
 _INPUT_FIELDS: Final = ("format", "transcription", "noise_reduction", "turn_detection")
 _OUTPUT_FIELDS: Final = ("format", "voice", "speed")
 _EXTRA_LIMIT: Final = 65_536
@@ -86,26 +96,31 @@ def to_config(
     *,
     strict: bool = False,
     event_id: str | None = None,
+    may_retype: bool = False,
 ) -> SessionConfig:
     """The configuration after a ``session.update{session: session_patch}``.
 
+    ``may_retype``: there is no session yet, so its type may still be chosen.
     Whether the voice may still change is the session's to say. A ``model`` is ignored: it is fixed at
     connect, and openai-agents always sends its own default. Tools of the gateway stay beside the client's.
 
     Raises ClientProtocolError for the first invalid field; nothing of the update counts then.
     """
     fields = Fields(session_patch, "session", event_id)
-    _check_shape(fields, strict)
+    purpose = _check_shape(fields, current.purpose, strict, may_retype)
     draft = _Draft(current, strict)
     draft.extra = msgspec.json.decode(current.extra, type=dict[str, object])
-    _merge_model_settings(fields, draft)
-    _merge_echoed(fields, draft)
+    draft.changes["purpose"] = purpose
+    if purpose == "realtime":
+        _merge_model_settings(fields, draft)
+        _merge_echoed(fields, draft)
+    _merge_include(fields, draft)
     if (audio := fields.child("audio")) is not None:
         if strict:
             audio.refuse_unknown(("input", "output"))
         if (given := audio.child("input")) is not None:
             _merge_input(given, draft)
-        if (given := audio.child("output")) is not None:
+        if (given := audio.child("output")) is not None and purpose == "realtime":
             _merge_output(given, draft)
     extra = msgspec.json.encode(draft.extra).decode()
     if len(extra) > _EXTRA_LIMIT:
@@ -115,16 +130,19 @@ def to_config(
     return replace(current, extra=extra, **draft.changes)
 
 
-def _check_shape(fields: Fields, strict: bool) -> None:
+def _check_shape(fields: Fields, current: Purpose, strict: bool, may_retype: bool) -> Purpose:
     for name, successor in _BETA_FIELDS.items():
         if name in fields:
             message = f"Unknown parameter: 'session.{name}'. It is the beta API's; use '{successor}'."
             raise fields.wrong("unknown_parameter", message, name)
-    if fields.get("type") == "transcription":
-        raise fields.not_supported("type", "transcription sessions; use type 'realtime'")
-    fields.required_choice("type", ("realtime",))
+    purpose = cast("Purpose", fields.required_choice("type", ("realtime", "transcription")))
+    if purpose != current and not may_retype:
+        # The service closes the connection after this (B.1); nothing is gained by that here.
+        message = f"This is a {current} session: its type is fixed when it is made, by '?intent=transcription' or '?model='."
+        raise fields.wrong("invalid_model", message, "type")
     if strict:
-        fields.refuse_unknown(_SESSION_FIELDS)
+        fields.refuse_unknown(_SESSION_FIELDS if purpose == "realtime" else _TRANSCRIPTION_FIELDS)
+    return purpose
 
 
 def _merge_model_settings(fields: Fields, draft: _Draft) -> None:
@@ -169,7 +187,8 @@ def to_modality(fields: Fields, strict: bool) -> Modality | None:
 
 
 def _merge_echoed(fields: Fields, draft: _Draft) -> None:
-    """What has no effect here: checked as far as clients are strict about it, kept, and shown again."""
+    """What is for the model behind an upstream link, or for nobody: checked as far as clients are strict about it,
+    kept, and shown again."""
     if "tracing" in fields:
         if isinstance(fields.get("tracing"), str):
             fields.choice("tracing", ("auto",))
@@ -181,12 +200,15 @@ def _merge_echoed(fields: Fields, draft: _Draft) -> None:
             prompt.required_text("id", limit=MAX_ID)
         _keep(fields, draft, "prompt")
     if "truncation" in fields:
-        _check_truncation(fields)
+        draft.changes["context_limit"], draft.changes["context_retained"] = _to_truncation(fields)
         _keep(fields, draft, "truncation")
     if "reasoning" in fields:
         if (reasoning := fields.child("reasoning")) is not None:
             reasoning.choice("effort", ("minimal", "low", "medium", "high", "xhigh"))
         _keep(fields, draft, "reasoning")
+
+
+def _merge_include(fields: Fields, draft: _Draft) -> None:
     if "include" in fields:
         supported = "item.input_audio_transcription.logprobs"
         if not isinstance(fields.get("include"), list | None):
@@ -197,14 +219,19 @@ def _merge_echoed(fields: Fields, draft: _Draft) -> None:
         _keep(fields, draft, "include")
 
 
-def _check_truncation(fields: Fields) -> None:
+def _to_truncation(fields: Fields) -> tuple[int | None, float]:
+    """Limit in tokens and the share kept. Without a limit of the client's own nothing is cut: what the model
+    behind takes is not known here, and it says so itself."""
     if not isinstance(fields.get("truncation"), dict):
         fields.choice("truncation", ("auto", "disabled"))
-        return
+        return None, 1.0
     ratio = cast("Fields", fields.child("truncation"))
     ratio.required_choice("type", ("retention_ratio",))
     ratio.require("retention_ratio")
-    ratio.number("retention_ratio", 0, 1)
+    retained = ratio.number("retention_ratio", 0, 1)
+    limits = ratio.child("token_limits")
+    limit = limits.integer("post_instructions", 0, MAX_MS) if limits is not None else None
+    return limit, 1.0 if retained is None else retained
 
 
 def _keep(fields: Fields, draft: _Draft, name: str) -> None:
@@ -218,7 +245,8 @@ def _keep(fields: Fields, draft: _Draft, name: str) -> None:
 def _merge_input(fields: Fields, draft: _Draft) -> None:
     if draft.strict:
         fields.refuse_unknown(_INPUT_FIELDS)
-    check_format(fields)
+    if (chosen := to_format(fields)) is not None:
+        draft.changes["input_format"] = chosen
     if "transcription" in fields:
         _merge_transcription(fields, draft)
     if "noise_reduction" in fields:
@@ -230,16 +258,17 @@ def _merge_input(fields: Fields, draft: _Draft) -> None:
         draft.changes["turn_detection"] = None if detection is None else _detection(detection, draft)
 
 
-def check_format(fields: Fields) -> None:
-    """Only PCM16 at 24 kHz, as the protocol has it beside G.711."""
+def to_format(fields: Fields) -> AudioFormat | None:
+    """``format`` by our name for it; None when absent or null. Without a type it is PCM16, as ever."""
     audio = fields.child("format")
     if audio is None:
-        return
-    if audio.get("type") in ("audio/pcmu", "audio/pcma"):
-        raise audio.not_supported("type", "G.711 audio; use audio/pcm at 24000")
-    audio.choice("type", ("audio/pcm",))
-    if audio.get("rate") not in (None, 24_000):
-        raise audio.wrong_value("rate", (24_000,))
+        return None
+    names = {str(shown["type"]): name for name, shown in FORMATS.items()}
+    chosen = names[audio.choice("type", tuple(names)) or "audio/pcm"]
+    rate = 24_000 if chosen == "pcm" else 8_000
+    if audio.get("rate") not in (None, rate):
+        raise audio.wrong_value("rate", (rate,))
+    return chosen
 
 
 def _merge_transcription(fields: Fields, draft: _Draft) -> None:
@@ -301,7 +330,8 @@ def _detection(fields: Fields, draft: _Draft) -> TurnDetection:
 def _merge_output(fields: Fields, draft: _Draft) -> None:
     if draft.strict:
         fields.refuse_unknown(_OUTPUT_FIELDS)
-    check_format(fields)
+    if (chosen := to_format(fields)) is not None:
+        draft.changes["output_format"] = chosen
     if (voice := to_voice(fields, draft.strict)) is not None:
         draft.changes["voice"] = voice
     if "speed" in fields:
@@ -329,7 +359,7 @@ def session_object(config: SessionConfig, session_id: SessionId, *, expires_at: 
     (E.2 #3): rate 24000, the two kinds of turn detection. Tools of the gateway are not the client's to see.
     """
     extra = msgspec.json.decode(config.extra, type=dict[str, object])
-    listening: JsonObject = {"format": AUDIO_FORMAT}
+    listening: JsonObject = {"format": FORMATS[config.input_format]}
     transcription = extra.pop("transcription", None)
     if config.transcription:
         listening["transcription"] = transcription or {"model": config.transcription}
@@ -337,6 +367,8 @@ def session_object(config: SessionConfig, session_id: SessionId, *, expires_at: 
         listening["noise_reduction"] = noise
     if config.turn_detection is not None:
         listening["turn_detection"] = _detection_object(config.turn_detection)
+    if config.purpose == "transcription":
+        return _transcription_object(config, session_id, listening, extra, expires_at)
     shown: JsonObject = {
         "type": "realtime",
         "object": "realtime.session",
@@ -351,10 +383,31 @@ def session_object(config: SessionConfig, session_id: SessionId, *, expires_at: 
         "truncation": "auto",
         "audio": {
             "input": listening,
-            "output": {"format": AUDIO_FORMAT, "voice": config.voice, "speed": config.speed},
+            "output": {"format": FORMATS[config.output_format], "voice": config.voice, "speed": config.speed},
         },
         **extra,
     }
+    if expires_at:
+        shown["expires_at"] = expires_at
+    return msgspec.json.encode(shown)
+
+
+def _transcription_object(
+    config: SessionConfig, session_id: SessionId, listening: JsonObject, extra: JsonObject, expires_at: int
+) -> bytes:
+    """What a session that only writes down has of all this."""
+    detection = listening.get("turn_detection")
+    if isinstance(detection, dict):
+        detection.pop("create_response")
+        detection.pop("interrupt_response")
+    shown: JsonObject = {
+        "type": "transcription",
+        "object": "realtime.transcription_session",
+        "id": session_id,
+        "audio": {"input": listening},
+    }
+    if "include" in extra:
+        shown["include"] = extra["include"]
     if expires_at:
         shown["expires_at"] = expires_at
     return msgspec.json.encode(shown)

@@ -13,7 +13,7 @@ COMMIT = """
     openline.turn.committed openline.turn.transcribed openline.turn.abandoned
     conversation.item.created conversation.item.deleted conversation.item.truncated openline.item.heard
     openline.reply.dropped response.created response.output_item.added response.output_item.done response.done
-    openline.tool.requested openline.silence.exceeded
+    openline.tool.requested openline.silence.exceeded input_audio_buffer.timeout_triggered
 """
 NOTES = """
     openline.link.opened openline.link.requested openline.response.held openline.item.progressed

@@ -30,6 +30,7 @@ def test_defaults() -> None:
     assert i.Attach(conn) == i.Attach(conn, "speaker", False, False, False, 500, "", "")
     assert i.Detach(conn) == i.Detach(conn, 1006, False, ())
     assert i.EndSession("r") == i.EndSession("r", nobody, "", ())
+    assert i.TimePassed() == i.TimePassed(0)
     assert i.UpdateConfig(config) == i.UpdateConfig(config, nobody, "")
     assert i.DeleteItem(ItemId("i")) == i.DeleteItem(ItemId("i"), nobody, "")
     assert i.TruncateItem(ItemId("i"), 0, 9) == i.TruncateItem(ItemId("i"), 0, 9, nobody, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from openline.core import model as m
 from openline.types import ItemId
 
@@ -31,18 +33,28 @@ def test_a_better_source_of_what_was_heard_ranks_higher() -> None:
     assert m.HEARD_RANK["assumed"] == 0, "nothing ranks below not being known"
 
 
+def test_a_turn_ends_after_the_silence_of_its_detector() -> None:
+    assert m.TurnDetection(silence_duration_ms=700, eagerness="low").wait_ms == 700
+    waits = {e: m.TurnDetection("semantic_vad", silence_duration_ms=9, eagerness=e).wait_ms for e in EAGER}
+    assert waits == {"low": 1_200, "medium": 500, "auto": 500, "high": 300}
+
+
+EAGER: tuple[Literal["low", "medium", "high", "auto"], ...] = ("low", "medium", "high", "auto")
+
+
 def test_defaults() -> None:
     """The protocol's own where it has one (openai-protocols.md B.3), DESIGN's for the times."""
     assert m.Limits() == m.Limits(30_000, 15_000, 604_800_000, 8_000, 10_000, 300)
     assert m.TurnDetection() == m.TurnDetection("server_vad", 0.5, 300, 500, True, True, None, "auto")
     assert m.SessionConfig() == m.SessionConfig(
-        "embedded", "audio", "", (), '"auto"', True, None, "marin", 1.0, m.TurnDetection(), "", "{}"
-    )
+        "embedded", "audio", "", (), '"auto"', True, None, "marin", 1.0, m.TurnDetection(), "", "{}",
+        "realtime", "pcm", "pcm", None, 1.0,
+    )  # fmt: skip
     assert m.ToolSpec("clock") == m.ToolSpec(
         "clock", "", '{"type":"object","properties":{}}', "client", "ask", 30_000
     )
     assert m.ResponseRequest() == m.ResponseRequest(
-        "auto", None, None, None, None, None, None, (), False, (), None, (), "client"
+        "auto", None, None, None, None, None, None, (), False, (), None, (), "client", None
     )
     assert m.Usage() == m.Usage(0, 0, 0, 0, 0)
     assert m.Part("input_image") == m.Part("input_image", None, None, "", "")

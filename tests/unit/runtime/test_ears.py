@@ -10,10 +10,10 @@ import pytest
 
 from openline.adapters.resample import Resampler
 from openline.core.floor import STARVED_MS
-from openline.core.model import SessionConfig, TurnDetection
+from openline.core.model import EAGERNESS_SILENCE_MS, SessionConfig, TurnDetection
 from openline.errors import SpeechError
 from openline.ports import SPEECH_RATE, WIRE_RATE, Transcript
-from openline.runtime.ears import EAGERNESS_MS, KEEP_IDLE_MS, KEEP_TURN_MS, Ears, Kept
+from openline.runtime.ears import KEEP_IDLE_MS, KEEP_TURN_MS, Ears, Kept
 from openline.testing.sinks import RecordingSink
 from openline.testing.speech import EnergyDetector, ScriptedRecognizer, tone
 from openline.testing.virtual_time import run_virtual
@@ -182,7 +182,7 @@ def test_semantic_vad_waits_as_long_as_its_eagerness_says(eagerness: Any) -> Non
         began = line.sent
         while not line.said("speech_started"):
             await line.silence(FRAME_MS)
-        assert line.sent - began == pytest.approx(EAGERNESS_MS[eagerness], abs=80)
+        assert line.sent - began == pytest.approx(EAGERNESS_SILENCE_MS[eagerness], abs=80)
 
     run(story())
 

@@ -26,6 +26,7 @@ from wire_samples import (
     OUTPUT_ITEM,
     SPOKEN,
     STOCK,
+    TRANSCRIBES,
     TURN,
     TYPED_ITEM,
     USER_ITEM,
@@ -511,13 +512,55 @@ def test_every_event_of_openai_is_listed(stock_adapter: Any) -> None:
 def test_the_table_says_what_the_renderer_does() -> None:
     rendered: dict[str, set[type[Fact]]] = {}
     for fact in every_fact():
-        for kind, _ in rendering(fact, Seq(1), OPTED_IN):
-            rendered.setdefault(kind, set()).add(type(fact))
+        for view in (OPTED_IN, TRANSCRIBES):
+            for kind, _ in rendering(fact, Seq(1), view):
+                rendered.setdefault(kind, set()).add(type(fact))
     table = {event.name: set(event.facts) for event in EVENTS.values() if event.origin == "rendered"}
     assert table == rendered
     for event in EVENTS.values():
         assert (event.origin == "rendered") == bool(event.facts)
         assert all(fact.CLASS == event.kind for fact in event.facts if event.kind == "effect")
+
+
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+def test_who_transcribes_is_told_the_words_as_a_delta_too() -> None:
+    """Its concatenated deltas are the transcript, as on the service, and nothing is taken back."""
+    late = f.TurnTranscribed(TURN, USER_ITEM.id, "and a nut", None, 1_500, "")
+    for fact, text in ((committed(), "two bolts please"), (late, "and a nut")):
+        delta, completed = frames_of([fact], TRANSCRIBES)[-2:]
+        assert (delta["type"], completed["type"]) == (f"{TRANSCRIPTION}.delta", f"{TRANSCRIPTION}.completed")
+        assert (delta["item_id"], delta["content_index"], delta["delta"]) == (USER_ITEM.id, 0, text)
+        assert completed["transcript"] == text
+        assert f"{TRANSCRIPTION}.delta" not in kinds_of([fact], STOCK)
+
+
+def test_where_nothing_was_said_there_is_no_delta() -> None:
+    nothing = f.TurnTranscribed(TURN, USER_ITEM.id, "", None, 1_500, "")
+    assert kinds_of([nothing], TRANSCRIBES) == [f"{TRANSCRIPTION}.completed"]
+
+
+def test_silence_that_became_a_turn() -> None:
+    silent = dataclasses.replace(USER_ITEM, content=(Part("input_audio", ""),))
+    story = [f.InputTimedOut(silent.id, 1_000, 2_500), committed("", silent), created()]
+    shown = frames_of(story)
+    assert [frame["type"] for frame in shown] == [
+        "input_audio_buffer.timeout_triggered",
+        "input_audio_buffer.committed",
+        *ADDED_AND_DONE,
+        f"{TRANSCRIPTION}.completed",
+        "response.created",
+    ]
+    assert {"audio_start_ms": 1_000, "audio_end_ms": 2_500, "item_id": silent.id}.items() <= shown[0].items()
+
+
+def test_a_response_says_in_which_format_it_speaks() -> None:
+    first = frames_of([dataclasses.replace(created(), output_format="pcma")])[0]
+    last = frames_of([dataclasses.replace(done(), output_format="pcmu")])[0]
+    assert first["response"]["audio"]["output"]["format"] == {"type": "audio/pcma"}
+    assert last["response"]["audio"]["output"]["format"] == {"type": "audio/pcmu"}
+    assert frames_of([done()])[0]["response"]["audio"]["output"]["format"]["rate"] == 24_000
 
 
 def test_parts_without_audio_count_no_seconds() -> None:

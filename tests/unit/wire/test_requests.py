@@ -58,6 +58,7 @@ def test_everything_can_be_asked() -> None:
         tool_choice='"required"',
         max_output_tokens=12,
         voice="cedar",
+        output_format="pcm",
         metadata=(("topic", "mood"), ("client_event_id", "response_create_1")),
         has_input=True,
         input=(
@@ -89,8 +90,8 @@ def test_no_context_and_no_tools_differ_from_the_sessions() -> None:
         ({"metadata": {"k": 1}}, "invalid_type", "response.metadata.k"),
         ({"metadata": {"k": None}}, "invalid_type", "response.metadata.k"),
         (
-            {"audio": {"output": {"format": {"type": "audio/pcmu"}}}},
-            "unsupported_value",
+            {"audio": {"output": {"format": {"type": "audio/opus"}}}},
+            "invalid_value",
             "response.audio.output.format.type",
         ),
         ({"modalities": ["text"]}, "unknown_parameter", "response.modalities"),
@@ -108,6 +109,11 @@ def test_wrong_requests(response: dict[str, Any], code: str, param: str) -> None
 def test_unknown_fields_are_refused_only_when_strict() -> None:
     assert to_request({"temperature": 1}, lookup) == ResponseRequest()
     assert refused({"temperature": 1}, strict=True).message == "Unknown parameter: 'response.temperature'."
+
+
+def test_one_response_may_speak_in_another_format() -> None:
+    request = to_request({"audio": {"output": {"format": {"type": "audio/pcma"}}}}, lookup)
+    assert request == ResponseRequest(output_format="pcma")
 
 
 def test_metadata_at_its_limits_is_taken() -> None:
