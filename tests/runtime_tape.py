@@ -64,7 +64,7 @@ class Tape(Playout):
             note("released"),
             note("progress"),
             note("heard"),
-            lambda data, age_ms: got.recorded.extend(data),
+            lambda track, data, age_ms: got.recorded.extend(data),
             note("dropped"),
         )
         super().__init__(hooks, loop.time, loop, desk)

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from openline.adapters.g711 import codec_of
 from openline.adapters.log_sqlite import LogReader as LogReader
 from openline.adapters.log_sqlite import SqliteLog
 from openline.adapters.log_sqlite import library_version as library_version
@@ -180,6 +181,7 @@ async def start(
             new_id=new_session_id,
             recordings=recordings,
             open_spool=SpoolFiles(settings.data / "spool"),
+            make_codec=codec_of(Resampler),
         )
         gateways.append(gateway)
         stack.push_async_callback(gateway.close)

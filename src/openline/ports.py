@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from openline.core.facts import Fact
-from openline.core.model import Item, Problem, ResponseRequest, SessionConfig, ToolSpec, Usage
+from openline.core.model import AudioFormat, Item, Problem, ResponseRequest, SessionConfig, ToolSpec, Usage
 from openline.core.session import Step, StoredStep
 from openline.types import (
     CallId,
@@ -215,7 +215,26 @@ class Resample(Protocol):
 
     def convert(self, pcm: bytes) -> bytes: ...
 
+    def flush(self) -> bytes:
+        """What is still held; afterwards the stream starts anew."""
+
     def reset(self) -> None: ...
+
+
+class AudioCodec(Protocol):
+    """A client's audio format to and from PCM16 24 kHz; two streams, one each way, of one track. Not shared."""
+
+    def decode(self, data: bytes) -> bytes:
+        """PCM16 24 kHz for encoded audio, any number of bytes. Over time exactly as long as that."""
+
+    def encode(self, pcm: bytes) -> bytes: ...
+
+    def flush(self) -> bytes:
+        """Encoded audio that ``encode`` still holds; afterwards that stream starts anew."""
+
+
+CodecFactory = Callable[[AudioFormat], AudioCodec]
+"""Makes the codec of a format other than "pcm"."""
 
 
 class VoiceDetector(Protocol):
@@ -418,7 +437,7 @@ class LinkSink(Protocol):
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
 
     def audio_delta(self, response: ResponseId, output_index: int, pcm: bytes, text_end: int) -> None:
-        """PCM16 24 kHz; ``text_end``: characters of the item's text spoken at the end of this chunk."""
+        """In the link's ``output_format``; ``text_end``: characters of the item's text spoken at the end of this chunk."""
 
     def message_finished(self, response: ResponseId, output_index: int) -> None: ...
 
@@ -458,9 +477,13 @@ class ModelLink(Protocol):
     """One live connection to a model, at the level of Realtime semantics. One per session and link epoch.
 
     ``hears``: it takes audio itself (speech to speech); its replies do not wait for transcripts.
+    ``input_format``, ``output_format``: what it takes and gives, read at each piece of audio; where the client's is
+    the same it is passed through as it is.
     """
 
     hears: bool = False
+    input_format: AudioFormat = "pcm"
+    output_format: AudioFormat = "pcm"
 
     async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
         """Connect and rehydrate with ``items``. Ends with ``sink.opened`` or raises LinkError."""
@@ -480,6 +503,13 @@ class ModelLink(Protocol):
         """Samples at the end of what was appended of which nobody knows that the model received them: nothing has
         come from it since. Also asked once the link is lost."""
         return 0
+
+    def append_encoded(self, data: bytes, samples: int, *, is_replay: bool = False) -> None:
+        """Caller audio in ``input_format``; called instead of ``append_audio`` while that is not "pcm".
+
+        ``samples``: how far it moves the link's positions, in samples at 24 kHz. ``is_replay``: as ``replay_audio``.
+        """
+        raise AssertionError("expected a link that takes its input_format")
 
     def commit_audio(self, item_id: ItemId, start: int, end: int) -> None:
         """The client committed this range as ``item_id``: answer with ``turn_final`` or ``turn_failed`` for it."""

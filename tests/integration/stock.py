@@ -111,8 +111,11 @@ class Stock:
 
 @contextlib.asynccontextmanager
 async def stock(url: str, **options: Any) -> AsyncIterator[Stock]:
-    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
-    async with client.realtime.connect(model="gpt-realtime", **options) as connection:
+    key = options.pop("api_key", "unused")
+    client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    if "extra_query" not in options:
+        options["model"] = "gpt-realtime"
+    async with client.realtime.connect(**options) as connection:
         one = Stock(connection)
         await one.wait("session.created")
         try:

@@ -195,8 +195,9 @@ def idle_deadline_ns(state: State) -> int | None:
 def check_idle(draft: Draft, heard_until: int) -> None:
     """The idle timeout: the silence since the reply is the user's turn, and is answered."""
     deadline, lull = idle_deadline_ns(draft.state), draft.state.lull
-    if lull is None or deadline is None or draft.now.mono_ns < deadline:
+    if deadline is None or draft.now.mono_ns < deadline:
         return
+    assert lull is not None, "it is what the deadline is counted from"
     start = max(0, heard_until - samples_of_ms(draft.elapsed_ms(lull.since_ns)))
     audio = AudioRange(start, heard_until)
     turn_id, item_id = TurnId(draft.new_id("turn")), ItemId(draft.new_id("item"))

@@ -20,12 +20,13 @@ from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.audio import RATE
-from openline.core.model import Cut
+from openline.core.model import AudioFormat, Cut
 from openline.core.session import Session, Step
 from openline.errors import LogConflict, LogUnavailable
 from openline.ports import (
     Client,
     Clock,
+    CodecFactory,
     LinkFactory,
     Recorder,
     ResponseStart,
@@ -33,7 +34,8 @@ from openline.ports import (
     StepCodec,
     StepRecord,
 )
-from openline.runtime.linkhost import LinkHost
+from openline.runtime.codecs import Codecs
+from openline.runtime.linkhost import Encoded, LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks, Track
 from openline.runtime.spool import SpoolDesk
 from openline.runtime.tail import CallerTail
@@ -79,8 +81,10 @@ class SessionDriver:
         host: Host,
         recorder: Recorder | None,
         desk: SpoolDesk | None = None,
+        make_codec: CodecFactory | None = None,
     ) -> None:
         self.session = session
+        self.codecs = Codecs(make_codec)
         self.host = host
         self.clients: dict[ConnectionId, Client] = {}
         self._leaving: list[tuple[Seq, Client]] = []
@@ -197,7 +201,16 @@ class SessionDriver:
             self._alarm = None
         if wake_at is not None and not self.is_stopped:
             delay = max(0.0, (wake_at - now.mono_ns) / 1e9) + 0.001
-            self._alarm = self._loop.call_later(min(delay, 3600.0), self.offer, i.TimePassed())
+            self._alarm = self._loop.call_later(min(delay, 3600.0), self._pass_time)
+
+    def _pass_time(self) -> None:
+        """A line that sends nothing stands still; the track is where the wall clock says, as for what comes next."""
+        elapsed = self._elapsed_samples()
+        is_jitter = elapsed - self._heard_until <= GAP_MS * RATE // 1000
+        self.offer(i.TimePassed(self._heard_until if is_jitter else elapsed))
+
+    def _elapsed_samples(self) -> int:
+        return (self._clock.wall_ms() - self.session.state.created_ms) * RATE // 1000
 
     # -- the log's answers
 
@@ -336,9 +349,16 @@ class SessionDriver:
             cuts = self.playout.unlisten(keep=not texters)
         self.offer(i.Detach(conn, code, clean, cuts))
 
-    def append_audio(self, pcm: bytes) -> None:
-        """Caller audio (PCM16 24 kHz): to the recording and the link. Never waits, never a step."""
-        elapsed = (self._clock.wall_ms() - self.session.state.created_ms) * RATE // 1000
+    def append_audio(self, data: bytes) -> None:
+        """Caller audio in the session's input format: to the recording and the link. Never waits, never a step."""
+        given = self.session.state.config.input_format
+        if given == "pcm":
+            self._append_pcm(data, None)
+        else:
+            self._append_pcm(self.codecs.from_caller(given, data), Encoded(given, data))
+
+    def _append_pcm(self, pcm: bytes, encoded: Encoded | None) -> None:
+        elapsed = self._elapsed_samples()
         samples = len(pcm) // 2
         if elapsed - samples - self._heard_until > GAP_MS * RATE // 1000:
             if self.buffer_start == self._heard_until:
@@ -355,9 +375,23 @@ class SessionDriver:
             )
             self._tail.add(start, pcm, is_speech=is_open)
         if self.link is not None:
-            self.link.append(pcm, start)
+            self.link.append(pcm, start, encoded)
         elif self.unheard_from is None:
             self.unheard_from = start
+
+    def add_audio(self, item: ItemId, given: AudioFormat, data: bytes, text_end: int) -> None:
+        """A piece of an item from the link, put on the tape as its listener is sent it."""
+        track = self.playout.track(item)
+        if track is None:
+            return
+        audio = self.codecs.to_listener(item, given, track.format, data)
+        if audio:  # An encoder may hold back a piece of a few samples.
+            self.playout.add_audio(item, audio, text_end)
+
+    def finish_audio(self, item: ItemId) -> None:
+        if rest := self.codecs.last_of(item):
+            self.playout.add_audio(item, rest, 0)
+        self.playout.finish(item)
 
     def now(self) -> Now:
         return self._clock.now()
@@ -405,7 +439,9 @@ class SessionDriver:
     def _begin_item(self, fact: f.OutputItemAdded) -> None:
         if fact.item.type == "message":
             spoken = fact.modality == "audio"
-            self.playout.start(Track(fact.response_id, fact.item.id, fact.output_index, spoken))
+            response = self.session.state.responses.get(fact.response_id)
+            name: AudioFormat = response.output_format if response is not None else "pcm"
+            self.playout.start(Track(fact.response_id, fact.item.id, fact.output_index, spoken, format=name))
 
     def _released_text(self, track: Track, text: str) -> None:
         for client in self.clients.values():
@@ -428,9 +464,10 @@ class SessionDriver:
     def _played_out(self, track: Track, cut: Cut) -> None:
         self.offer(i.Heard(cut))
 
-    def _played(self, pcm: bytes, age_ms: float) -> None:
+    def _played(self, track: Track, data: bytes, age_ms: float) -> None:
         if self.recorder is None:
             return
+        pcm = self.codecs.to_tape(track.format, data)
         wall = self._clock.wall_ms() - self.session.state.created_ms - age_ms
         start = max(self._agent_until, int(wall * RATE / 1000))
         if start - self._agent_until < GAP_MS * RATE // 1000:

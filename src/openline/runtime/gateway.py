@@ -20,7 +20,16 @@ from openline.core import inputs as i
 from openline.core.model import Item, Limits, SessionConfig
 from openline.core.session import Session, StoredStep, conversation_at, origin_of
 from openline.errors import ClientProtocolError, LogConflict, LogCorrupt, LogUnavailable, SessionNotFound
-from openline.ports import Clock, LinkFactory, Recorder, Segment, SessionLog, SpoolFile, StepCodec
+from openline.ports import (
+    Clock,
+    CodecFactory,
+    LinkFactory,
+    Recorder,
+    Segment,
+    SessionLog,
+    SpoolFile,
+    StepCodec,
+)
 from openline.runtime.agentport import AgentPort
 from openline.runtime.deliveries import Deliveries, handled_to
 from openline.runtime.driver import SessionDriver
@@ -72,7 +81,8 @@ class GatewaySettings:
 
 
 class Gateway:
-    """Loop-bound. ``recordings`` None: recording is off. ``open_spool`` None: audio that waits, waits in memory."""
+    """Loop-bound. ``recordings`` None: recording is off. ``open_spool`` None: audio that waits, waits in memory.
+    ``make_codec`` None: only for clients that speak PCM16."""
 
     def __init__(
         self,
@@ -86,6 +96,7 @@ class Gateway:
         new_id: Callable[[], str],
         recordings: Recordings | None = None,
         open_spool: Callable[[], SpoolFile] | None = None,
+        make_codec: CodecFactory | None = None,
     ) -> None:
         self.store = store
         self.codec = codec
@@ -98,6 +109,7 @@ class Gateway:
         self.is_disk_full = False
         self._link_factory = link_factory
         self._new_id = new_id
+        self._make_codec = make_codec
         self._desk: SpoolDesk | None = None
         self._spooler = ThreadPoolExecutor(1, thread_name_prefix="openline-spool")
         if open_spool is not None:
@@ -363,6 +375,7 @@ class Gateway:
             host=self,
             recorder=None,
             desk=self._desk,
+            make_codec=self._make_codec,
         )
         if self.recordings is not None and not self.is_disk_full:
             driver.recorder = self.recordings.recorder(session_id, lambda s: self._segment(driver, s))

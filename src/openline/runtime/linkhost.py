@@ -13,10 +13,10 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from openline.core import inputs as i
-from openline.core.model import AudioRange, Item, Problem, SessionConfig, Usage
+from openline.core.model import AudioFormat, AudioRange, Item, Problem, SessionConfig, Usage
 from openline.errors import LinkError, LinkRejected, OpenlineError
 from openline.ports import LinkFactory, ModelLink
 from openline.types import CallId, ItemId, ResponseId
@@ -39,6 +39,13 @@ REPLAY_BYTES = 48_000
 """A second at a time, so that half a minute does not hold up the loop."""
 JITTER = 0.25
 """Share by which a delay may be longer: the links of a node that fell together do not come back together."""
+
+
+class Encoded(NamedTuple):
+    """Caller audio as it came, beside the PCM16 that was made of it."""
+
+    format: AudioFormat
+    data: bytes
 
 
 class TrackMap:
@@ -87,7 +94,7 @@ class LinkHost:
         self._appended = 0
         self._next_position = -1
         """Where on the track the next sample lies if no gap comes before it; -1 before the first."""
-        self._held: deque[tuple[bytes, int]] | None = deque()
+        self._held: deque[tuple[bytes, int, Encoded | None]] | None = deque()
         """Audio that came before the link was open; None from then on."""
         self._held_bytes = 0
         self._config: SessionConfig | None = None
@@ -131,28 +138,36 @@ class LinkHost:
 
     # -- audio in
 
-    def append(self, pcm: bytes, track_position: int) -> None:
+    def append(self, pcm: bytes, track_position: int, encoded: Encoded | None = None) -> None:
         """Caller audio. What is said while the link opens is heard when it has opened."""
         if self._is_closed:
             return
         if self._held is not None:
-            self._hold(self._held, pcm, track_position)
+            self._hold(self._held, (pcm, track_position, encoded))
             return
-        assert self.link is not None
+        link = self.link
+        assert link is not None
         if track_position != self._next_position:
             self._skip_to(track_position)
         samples = len(pcm) // 2
         self._appended += samples
         self._next_position = track_position + samples
-        self.link.append_audio(pcm)
+        if link.input_format == "pcm":
+            link.append_audio(pcm)
+        elif encoded is not None and encoded.format == link.input_format:
+            link.append_encoded(encoded.data, samples)
+        else:
+            link.append_encoded(self._driver.codecs.to_link(link.input_format, pcm), samples)
 
     def _skip_to(self, track_position: int) -> None:
         if self.map.to_track(self._appended) != track_position:
             self.map.gap(self._appended, track_position)
 
-    def _hold(self, held: deque[tuple[bytes, int]], pcm: bytes, track_position: int) -> None:
-        held.append((pcm, track_position))
-        self._held_bytes += len(pcm)
+    def _hold(
+        self, held: deque[tuple[bytes, int, Encoded | None]], piece: tuple[bytes, int, Encoded | None]
+    ) -> None:
+        held.append(piece)
+        self._held_bytes += len(piece[0])
         while self._held_bytes > HELD_MAX_MS * 48:
             self._held_bytes -= len(held.popleft()[0])
 
@@ -193,7 +208,11 @@ class LinkHost:
             piece = pcm[at : at + REPLAY_BYTES]
             self._skip_to(begin + at // 2)
             self._appended += len(piece) // 2
-            self.link.replay_audio(piece)
+            if self.link.input_format == "pcm":
+                self.link.replay_audio(piece)
+            else:
+                encoded = self._driver.codecs.to_link(self.link.input_format, piece)
+                self.link.append_encoded(encoded, len(piece) // 2, is_replay=True)
             await asyncio.sleep(0)
         if not self._is_closed:
             self._driver.unheard_from = None
@@ -203,8 +222,8 @@ class LinkHost:
 
     def _release_held(self) -> None:
         held, self._held = self._held, None
-        for pcm, track_position in held or ():
-            self.append(pcm, track_position)
+        for piece in held or ():
+            self.append(*piece)
 
     # -- the sink: the link's life
 
@@ -301,13 +320,13 @@ class LinkHost:
 
     def audio_delta(self, response: ResponseId, output_index: int, pcm: bytes, text_end: int) -> None:
         item = self._item(response, output_index)
-        if item is not None:
-            self._driver.playout.add_audio(item, pcm, text_end)
+        if item is not None and self.link is not None:
+            self._driver.add_audio(item, self.link.output_format, pcm, text_end)
 
     def message_finished(self, response: ResponseId, output_index: int) -> None:
         item = self._item(response, output_index)
         if item is not None:
-            self._driver.playout.finish(item)
+            self._driver.finish_audio(item)
 
     def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
         self._offer(i.CallStarted(self.epoch, response, output_index, call_id, name))

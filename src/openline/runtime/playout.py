@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from openline.core.model import Cut, HeardSource
+from openline.core.model import AudioFormat, Cut, HeardSource
 from openline.runtime.spool import BYTES_PER_MS, Sound, SpoolDesk
 from openline.types import ItemId, ResponseId
 
@@ -33,6 +33,7 @@ KEEP_MS = ASSUMED_MARGIN_MS + 100
 chunk more. Each second kept is 48 kB a session."""
 CHUNK_MAX_MS = 200
 """A longer piece is cut: a model may send a second at once, and what was released cannot be held back."""
+G711_BYTES_PER_MS = 8
 PLAYED_EVERY_MS = 200
 """How often played audio is put away while nothing ends: one timer for several chunks."""
 
@@ -48,7 +49,8 @@ class _Chunk(Sound):
 
 @dataclass(slots=True)
 class Track:
-    """One output item on the tape. ``start``: tape position of its first released audio; -1 before that."""
+    """One output item on the tape, in the format of its listener, whose arithmetic is done in that format's own
+    bytes. ``start``: tape position of its first released audio; -1 before that."""
 
     response: ResponseId
     item: ItemId
@@ -65,6 +67,11 @@ class Track:
     """Where its audio went on for a listener that came back; None if nobody did."""
     marks: list[tuple[float, int]] = field(default_factory=list)
     checkpoint_ms: float = 0.0
+    format: AudioFormat = "pcm"
+
+    @property
+    def bytes_per_ms(self) -> int:
+        return BYTES_PER_MS if self.format == "pcm" else G711_BYTES_PER_MS
 
     def text_end_at(self, heard_ms: float) -> int | None:
         """Characters spoken by ``heard_ms`` by the synthesizer's marks; None without marks."""
@@ -88,7 +95,7 @@ class PlayoutHooks:
     released: Callable[[ResponseId], None]
     progress: Callable[[Track], None]
     heard: Callable[[Track, Cut], None]
-    played: Callable[[bytes, float], None]
+    played: Callable[[Track, bytes, float], None]
     """Audio whose time has come, with its age in ms (how long ago it began to play): for the recording."""
     dropped: Callable[[int], None]
 
@@ -145,11 +152,15 @@ class Playout:
             track.shown += text
             self._hooks.text(track, text)
 
+    def track(self, item: ItemId) -> Track | None:
+        return self._tracks.get(item)
+
     def add_audio(self, item: ItemId, pcm: bytes, text_end: int) -> None:
+        """``pcm`` in the track's format."""
         track = self._tracks.get(item)
         if track is None:
             return
-        size = CHUNK_MAX_MS * BYTES_PER_MS
+        size = CHUNK_MAX_MS * track.bytes_per_ms
         if len(pcm) <= size:
             if self._leaves_at_once(len(pcm)):
                 self._pass_through(track, pcm, text_end)
@@ -191,7 +202,7 @@ class Playout:
             self._release()
 
     def _add_chunk(self, track: Track, pcm: bytes) -> None:
-        ms = len(pcm) / BYTES_PER_MS
+        ms = len(pcm) / track.bytes_per_ms
         chunk = _Chunk(pcm, len(pcm), ms=ms, item=track)
         is_full = self._queued_ms + ms > TAPE_MAX_MS
         if is_full or (self._spool is not None and not self._spool.added(chunk)):
@@ -469,8 +480,8 @@ class Playout:
             chunk = self._sent.popleft()
             self._kept.append(chunk)
             assert chunk.pcm is not None
-            self._hooks.played(chunk.pcm, played - chunk.at)
             track = chunk.item
+            self._hooks.played(track, chunk.pcm, played - chunk.at)
             is_last = track.is_finished and chunk.at + chunk.ms >= track.start + track.audio_ms - 0.5
             if is_last and track.item in self._tracks:
                 self._hooks.heard(track, self._end_of(track, "paced"))

@@ -125,7 +125,7 @@ class ControlApi:
         patch: dict[str, object] = {"type": "realtime"}
         if session.strip():
             patch |= msgspec.json.decode(session, type=dict[str, object])
-        config = to_config(self._gateway.agent.config, patch)
+        config = to_config(self._gateway.agent.config, patch, may_retype=True)
         return session_object(config, self._gateway.new_session_id())
 
     # -- sessions

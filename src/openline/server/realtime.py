@@ -62,6 +62,7 @@ class Wishes:
     strict: bool
     model: str
     server_tools: bool
+    transcribes: bool
 
     @classmethod
     def of(cls, request: UpgradeRequest) -> Wishes:
@@ -73,6 +74,9 @@ class Wishes:
         after = frames.parse_event_id(after_text) if after_text else None
         if after_text and after is None:
             raise _invalid("after", "an event_id such as 'evt_1_42_0'")
+        intent = request.query_one("intent")
+        if intent not in (None, "transcription"):
+            raise _invalid("intent", "transcription, or none")
         return cls(
             SessionId(request.query_one("session_id") or "") or None,
             after,
@@ -82,6 +86,7 @@ class Wishes:
             request.query_one("errors") == "strict",
             request.query_one("model") or "",
             _server_tools(request.query_one("server_tools")),
+            intent is not None,
         )
 
 
@@ -206,7 +211,9 @@ class RealtimeConnection:
             config = replace(config, model=wishes.model)
         secret = self._admission.principal.session
         if secret:
-            config = to_config(config, msgspec.json.decode(secret, type=dict[str, object]))
+            config = to_config(config, msgspec.json.decode(secret, type=dict[str, object]), may_retype=True)
+        elif wishes.transcribes:
+            config = replace(config, purpose="transcription")
         return config
 
     async def _attach(self, driver: SessionDriver, wishes: Wishes) -> None:
@@ -216,7 +223,10 @@ class RealtimeConnection:
         self.role, self.pacing_ms = wishes.role, wishes.pacing_ms
         self._shows_server_tools = self.opted_in or wishes.server_tools
         self._ids = frames.EventIds(state.epoch)
-        self._view = View(self.opted_in, self.conn, self.role, wishes.strict, state.session)
+        transcribes = state.config.purpose == "transcription"
+        self._view = View(
+            self.opted_in, self.conn, self.role, wishes.strict, state.session, transcribes=transcribes
+        )
         self._token = secrets.token_urlsafe(24)
         self._outbox.durable(driver.durable_seq)
         before = Seq(state.seq)
@@ -336,7 +346,7 @@ class RealtimeConnection:
             self._reject(error)
             return
         if type(event) is c.AppendAudio:
-            if self._hear is not None:
+            if self._hear is not None and len(event.audio) % 2 == 0:
                 self._hear(event.audio)
             else:
                 self._append(event)
@@ -371,6 +381,8 @@ class RealtimeConnection:
             self._reject(ClientProtocolError(message, code="invalid_event", event_id=event.event_id))
         elif self._driver is None:
             self._hold(event)
+        elif len(event.audio) % 2 and self._driver.session.state.config.input_format == "pcm":
+            self._reject(c.odd_audio(event))
         else:
             self._driver.append_audio(event.audio)
 
@@ -487,6 +499,10 @@ class RealtimeConnection:
             await asyncio.wait([before])
         assert self._driver is not None
         pcm = await self._driver.caller_audio(audio.start, audio.end)
+        given = self._driver.session.state.config.input_format
+        if given != "pcm":
+            codec = self._driver.codecs.fresh(given)
+            pcm = codec.encode(pcm) + codec.flush()
         self._send_retrieved(item, pcm)
 
     def _send_retrieved(self, item: Item, pcm: bytes) -> None:

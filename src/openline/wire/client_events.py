@@ -13,8 +13,10 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 from msgspec import Meta
 
+from openline.errors import ClientProtocolError
 from openline.wire.check import MAX_AUDIO, MAX_ID, MAX_MS, Fields, error, kind_of
-from openline.wire.items import JsonObject, odd_audio, to_item
+from openline.wire.items import JsonObject, to_item
+from openline.wire.items import odd_audio as odd_audio_at
 from openline.wire.requests import to_request
 from openline.wire.session_config import session_object, to_config
 
@@ -42,7 +44,7 @@ class UpdateSession(ClientEvent, tag="session.update"):
 
 
 class AppendAudio(ClientEvent, tag="input_audio_buffer.append", gc=False):
-    """``audio``: PCM16 little-endian mono at 24 kHz, an even number of bytes, at most 15 MiB."""
+    """``audio``: in the session's input format, at most 15 MiB. What it is, only the session knows: see ``odd_audio``."""
 
     audio: bytes
 
@@ -158,14 +160,17 @@ def decode(data: bytes | str, *, opted_in: bool) -> ClientEvent:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         _explain(data, opted_in)
     if type(event) is AppendAudio:
-        if len(event.audio) % 2:
-            raise odd_audio(Fields({}, "", event.event_id))
         if len(event.audio) > MAX_AUDIO:
             message = (
                 f"Invalid 'audio': at most {MAX_AUDIO} bytes of audio in one event, got {len(event.audio)}."
             )
             raise error("invalid_value", message, "audio", event.event_id)
     return event
+
+
+def odd_audio(event: AppendAudio) -> ClientProtocolError:
+    """The answer to PCM16 that ends in half a sample."""
+    return odd_audio_at(Fields({}, "", event.event_id))
 
 
 # ------------------------------------------------------------------------------------- what went wrong
@@ -272,6 +277,7 @@ __all__ = [
     "TruncateItem",
     "UpdateSession",
     "decode",
+    "odd_audio",
     "session_object",
     "to_config",
     "to_item",

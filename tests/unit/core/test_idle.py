@@ -112,8 +112,11 @@ def test_silence_longer_than_the_track_begins_with_it() -> None:
     call, item = answered()
     played(call, item)
     call.ms += 5_000
-    fact = call.give(i.TimePassed(heard_until=24_000)).facts[0]
+    step = call.give(i.TimePassed(heard_until=24_000))
+    fact, item_id = step.facts[0], step.facts[0].item_id  # type: ignore[attr-defined]  # asserted below
     assert isinstance(fact, f.InputTimedOut) and (fact.audio_start_ms, fact.audio_end_ms) == (0, 1_000)
+    entry = call.session.state.entries[item_id]
+    assert entry.item.content[0].audio == AudioRange(0, 24_000)
 
 
 def test_agent_code_is_asked_before_a_reply_to_silence_too() -> None:

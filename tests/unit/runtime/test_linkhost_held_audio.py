@@ -16,6 +16,7 @@ class SlowLink:
     """A link that opens when it is told to; keeps what it was given."""
 
     hears = True
+    input_format = "pcm"
 
     def __init__(self) -> None:
         self.may_open = asyncio.Event()
