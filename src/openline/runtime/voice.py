@@ -21,6 +21,7 @@ from openline.ports import (
     ToolCallDelta,
     ToolCallDone,
 )
+from openline.runtime.context import within
 from openline.runtime.sentences import Sentences
 from openline.types import CallId, ResponseId, SessionId
 
@@ -96,7 +97,7 @@ class Reply:
             self._session,
             self._response,
             config.instructions if request.instructions is None else request.instructions,
-            tuple(start.items),
+            within(start.items, config.context_limit, config.context_retained),
             config.tools if request.tools is None else request.tools,
             config.tool_choice if request.tool_choice is None else request.tool_choice,
             config.parallel_tool_calls,

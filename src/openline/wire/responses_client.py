@@ -63,6 +63,11 @@ class Chain:
     open_calls: frozenset[str] = frozenset()
 
 
+SILENCE: Final[JsonObject] = {"type": "input_text", "text": "[The user says nothing.]"}
+"""A turn without words (an idle timeout, a transcript that failed): providers refuse a message without content, and
+without a turn of the user's a model goes on where it ended."""
+
+
 def entries(items: Iterable[Item]) -> list[JsonObject]:
     """The conversation as input items, without our ids. A call that the gateway ran becomes call and output."""
     found: list[JsonObject] = []
@@ -86,7 +91,7 @@ def _message(item: Item) -> JsonObject:
     if item.role == "assistant":
         return assistant_entry(item.text)
     parts = [part for part in map(_part, item.content) if part is not None]
-    return {"type": "message", "role": item.role or "user", "content": parts}
+    return {"type": "message", "role": item.role or "user", "content": parts or [SILENCE]}
 
 
 def _part(part: Part) -> JsonObject | None:

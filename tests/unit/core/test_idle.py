@@ -188,6 +188,15 @@ def test_a_call_is_answered_by_its_tool() -> None:
     assert call.session.state.lull is None
 
 
+def test_a_reply_that_also_calls_is_answered_by_its_tool() -> None:
+    call = live_call(replace(IDLE, tools=(ToolSpec("screen"),)))
+    speak(call, "show it to me")
+    begin_message(call)
+    call_tool(call, "screen", index=1)
+    finish_reply(call)
+    assert call.session.state.responses == {} and call.session.state.lull is None
+
+
 @pytest.mark.parametrize("how", ["cancelled", "failed", "out_of_band"])
 def test_only_a_whole_reply_to_the_conversation_is_waited_after(how: str) -> None:
     call = live_call(IDLE)

@@ -40,6 +40,12 @@ def test_items_become_entries_without_our_ids() -> None:
     assert not any("id" in entry for entry in entries)
 
 
+def test_a_turn_without_words_is_said_to_be_one() -> None:
+    silent = replace(USER, content=(Part("input_audio", ""),))
+    (entry,) = wire.entries([silent])
+    assert entry["role"] == "user" and entry["content"] == [wire.SILENCE]
+
+
 @pytest.mark.parametrize(
     ("item", "outputs"),
     [(RAN, []), (replace(RAN, output="12"), ["12"]), (replace(RAN, error="no"), ["no"])],
