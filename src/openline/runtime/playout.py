@@ -162,7 +162,7 @@ class Playout:
             return
         size = CHUNK_MAX_MS * track.bytes_per_ms
         if len(pcm) <= size:
-            if self._leaves_at_once(len(pcm)):
+            if self._leaves_at_once(len(pcm) / track.bytes_per_ms):
                 self._pass_through(track, pcm, text_end)
                 return
             self._add_chunk(track, pcm)
@@ -173,8 +173,8 @@ class Playout:
             track.marks.append((track.audio_ms, text_end))
         self._release()
 
-    def _leaves_at_once(self, size: int) -> bool:
-        """A chunk of ``size`` bytes may go out now: the way of nearly all audio of a model that speaks in real
+    def _leaves_at_once(self, ms: float) -> bool:
+        """A chunk so long may go out now: the way of nearly all audio of a model that speaks in real
         time. What follows then is what ``_add_chunk`` and ``_release`` would do, without queue and spool."""
         if self._queue or self._is_releasing or not self.is_listening:
             return False
@@ -182,12 +182,12 @@ class Playout:
             return True
         if self._held_at is not None:
             return False
-        ahead = self._released + min(0.0, size / BYTES_PER_MS - self.lead_ms)
+        ahead = self._released + min(0.0, ms - self.lead_ms)
         return self._played_at(self._clock()) >= ahead - 0.001
 
     def _pass_through(self, track: Track, pcm: bytes, text_end: int) -> None:
         now = self._clock()
-        chunk = _Chunk(pcm, len(pcm), ms=len(pcm) / BYTES_PER_MS, item=track)
+        chunk = _Chunk(pcm, len(pcm), ms=len(pcm) / track.bytes_per_ms, item=track)
         track.audio_ms += chunk.ms
         if text_end:
             track.marks.append((track.audio_ms, text_end))
