@@ -176,7 +176,7 @@ def test_a_turn_that_is_not_answered_is_waited_for_by_nobody() -> None:
     call, item = answered()
     played(call, item)
     call.give(i.CommitAudio(AudioRange(0, 24_000), CONN))
-    call.give(i.TurnFinal(1, "hello", 0.9, AudioRange(0, 24_000), call.session.state.order[-1]))
+    call.give(i.TurnFinal(1, "hello", 0.9, AudioRange(0, 24_000), call.session.state.entries.last_id()))
     assert call.advance(60_000) == []
 
 
