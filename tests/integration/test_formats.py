@@ -83,7 +83,7 @@ def test_a_telephone_is_heard_and_answered_in_its_own_format(law: Law, tmp_path:
                 assert loudness(law, heard) > 1_000
         (told,) = stories(tmp_path / "data").values()
         spoken = next(fact for fact in told.of("response.output_item.done"))
-        assert abs(spoken.audio_ms - len(said) / 8) <= 2, "the log counts what the line was sent"  # type: ignore[attr-defined]  # OutputItemDone
+        assert abs(spoken.audio_ms - len(said) / 8) <= 2, "the log counts what the line was sent"
 
     run(story())
 
@@ -169,9 +169,9 @@ def test_an_interruption_cuts_at_what_was_heard(tmp_path: Path) -> None:
             sent_ms = sum(
                 len(base64.b64decode(frame["delta"])) / 8
                 for frame in caller.of("response.output_audio.delta")
-                if frame["item_id"] == heard.item_id  # type: ignore[attr-defined]  # ItemHeard
+                if frame["item_id"] == heard.item_id
             )
-            assert 0 < heard.audio_end_ms <= sent_ms + 1  # type: ignore[attr-defined]  # ItemHeard
+            assert 0 < heard.audio_end_ms <= sent_ms + 1
         else:
             pytest.fail(f"the reply was over before it could be interrupted: {done['status']}")
 
@@ -197,7 +197,7 @@ def test_a_line_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
             assert done["status"] == "completed"
             assert partial["audio_start_ms"] * 8 <= before
         (told,) = stories(tmp_path / "data").values()
-        made_ms = told.of("response.output_item.done")[0].audio_ms  # type: ignore[attr-defined]  # OutputItemDone
+        made_ms = told.of("response.output_item.done")[0].audio_ms
         assert abs(partial["audio_start_ms"] + after / 8 - made_ms) <= 2
 
     run(story())

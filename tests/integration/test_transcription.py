@@ -60,7 +60,7 @@ def test_turns_are_written_down_and_not_answered(tmp_path: Path) -> None:
                 assert refused.code == "invalid_session_type"
                 assert not [kind for kind in call.types() if kind.startswith("response.")]
         (told,) = stories(tmp_path / "data").values()
-        assert [fact.text for fact in told.of("openline.turn.committed")] == heard  # type: ignore[attr-defined]  # TurnCommitted
+        assert [fact.text for fact in told.of("openline.turn.committed")] == heard
         assert heard == ["two bolts please", "and a nut"]
 
     run(story())
@@ -182,7 +182,7 @@ def test_silence_after_a_reply_is_answered(tmp_path: Path) -> None:
                 assert 900 <= timeout.audio_end_ms - timeout.audio_start_ms <= 1_300
                 assert response.status == "completed" and response.output
         (told,) = stories(tmp_path / "data").values()
-        turn = next(fact for fact in told.of("openline.turn.committed") if fact.item is not None)  # type: ignore[attr-defined]  # TurnCommitted
+        turn = next(fact for fact in told.of("openline.turn.committed") if fact.item is not None)
         assert isinstance(turn, TurnCommitted) and turn.text == ""
 
     run(story())
