@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load_file import Load
-from bench.proc import pin, unpin
+from bench.proc import allow_many_files, pin, unpin
 
 GATEWAY_CORE = 0
 HARNESS_CORE = 1
@@ -101,8 +101,16 @@ class Gateway:
             stderr=self._errors,
             text=True,
             env=self._environment,
-            preexec_fn=(lambda: pin(GATEWAY_CORE)) if self._load.gateway.get("pinned", True) else unpin,
+            preexec_fn=self._in_child,
         )
+
+    def _in_child(self) -> None:
+        """Its core, and as many open files as may be had: a relayed session has two sockets."""
+        allow_many_files()
+        if self._load.gateway.get("pinned", True):
+            pin(GATEWAY_CORE)
+        else:
+            unpin()
 
     def wait_until_listening(self) -> None:
         """Raises RuntimeError with the end of its standard error if it ends, or says nothing for 30 s."""

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "load.h"
@@ -139,8 +140,17 @@ static void run_until(int64_t end, int stop_when_ready) {
     }
 }
 
+/* Two sockets a session here; the usual soft limit is 1024. */
+static void allow_many_files(void) {
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int argc, char **argv) {
     take_options(argc, argv);
+    allow_many_files();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (opt.mode == MODE_CERT) {
         tls_make(opt.upstream_cert ? opt.upstream_cert : "");
