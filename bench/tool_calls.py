@@ -388,7 +388,7 @@ async def _all(bench: Bench, base: Setting, rtts: list[float], repeats: int, *, 
     at_40 = replace(base, rtt_ms=middle)
     sweep = [] if is_quick else [
         replace(at_40, slow_start=False),
-        replace(at_40, a_ms=100, b_us=500, http_cached=False),
+        replace(at_40, a_ms=100, b_us=100, http_cached=False),
     ]  # fmt: skip
     measured["sweep"] = [await _row(bench.timed, few, setting, repeats) for setting in sweep]
     return measured
