@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import logging
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from openline.bootstrap import Running
 
 EXIT_FATAL = 70
+GIVE_BACK_EVERY_S = 30.0
+"""How often free memory goes back to the system. After a stall the heap is full of holes where audio waited, and
+the C library returns only what lies at its end; a search takes a millisecond or a few."""
 SWITCH_S = 0.0005
 
 
@@ -94,7 +98,9 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
     # to have it back, which is half of what a call may be delayed.
     sys.setswitchinterval(SWITCH_S)
     gc.enable()
+    giving = loop.create_task(_give_back())
     code = await stop
+    giving.cancel()
     if code:
         os._exit(code)  # The disk cannot be trusted: nothing may be written, not even a goodbye.
     try:
@@ -103,6 +109,14 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
         print(f"openline: {error}", file=sys.stderr)
         return EXIT_FATAL
     return code
+
+
+async def _give_back() -> None:
+    """Until cancelled. Only the GNU C library can; with another this ends at once."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    while trim is not None:
+        await asyncio.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.to_thread(trim, 0)
 
 
 def _announce(running: Running, settings: Settings, as_json: bool) -> None:
