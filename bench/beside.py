@@ -109,15 +109,21 @@ def _search(load: Load, candidate: Candidate, folder: Path, *, is_quick: bool) -
 def _run(load: Load, candidate: Candidate, sessions: int, folder: Path, *, is_quick: bool) -> Result:
     with upstream_of(folder, is_tls=False) as (ours, environment, extra):
         make_command = ours if candidate.name == OURS else _front(candidate.name, int(extra["upstream"]))
-        run = one_run(
-            load,
-            sessions,
-            is_quick=is_quick,
-            make_command=make_command,
-            environment=environment,
-            extra=extra,
-        )
+        try:
+            run = one_run(
+                load,
+                sessions,
+                is_quick=is_quick,
+                make_command=make_command,
+                environment=environment,
+                extra=extra,
+            )
+        except RuntimeError as error:  # it did not start, or callers did not get in: not carried
+            run = {"sessions": sessions, "faults": [str(error)[-200:]]}
     candidate.runs.append(run)
+    if "gateway" not in run:
+        print(f"   {candidate.name}: {sessions} sessions: {run['faults'][0]}", flush=True)
+        return run
     print(
         f"   {candidate.name}: {sessions} sessions: core {run['gateway']['core']:.2f}, p99 up {p99(run, 'up')} audio "
         f"{p99(run, 'steady')} ms, {run['gateway']['kb_per_session']:.0f} kB a session, generator "
@@ -144,14 +150,15 @@ def _summary(load: Load, candidate: Candidate) -> dict[str, Any]:
     return {
         "sessions": limit,
         "limits": candidate.limits,
-        "at_limit": _costs([run for run in candidate.runs if run["sessions"] == limit]),
-        "at_common": _costs([run for run in candidate.runs if run["sessions"] == common]),
+        "at_limit": _costs(candidate.runs, limit),
+        "at_common": _costs(candidate.runs, common),
         "runs": candidate.runs,
     }
 
 
-def _costs(runs: list[Result]) -> dict[str, float] | None:
-    """CPU in percent of a core, and kB, a session: the middle of the runs."""
+def _costs(all_runs: list[Result], sessions: int) -> dict[str, float] | None:
+    """CPU in percent of a core, and kB, a session: the middle of the runs with so many sessions."""
+    runs = [run for run in all_runs if run["sessions"] == sessions and run.get("up") and run.get("steady")]
     if not runs:
         return None
     return {

@@ -51,18 +51,22 @@ def _transport(load: Load, name: str, folder: Path, is_quick: bool) -> dict[str,
     best = 0
     is_carried = True
     for sessions in load.sessions:
-        with upstream_of(folder, is_tls=name == "tls") as (make_command, environment, extra):
-            runs = [
-                one_run(
-                    load,
-                    sessions,
-                    is_quick=is_quick,
-                    make_command=make_command,
-                    environment=environment,
-                    extra=extra,
-                )
-                for _ in range(repeats)
-            ]
+        try:
+            with upstream_of(folder, is_tls=name == "tls") as (make_command, environment, extra):
+                runs = [
+                    one_run(
+                        load,
+                        sessions,
+                        is_quick=is_quick,
+                        make_command=make_command,
+                        environment=environment,
+                        extra=extra,
+                    )
+                    for _ in range(repeats)
+                ]
+        except RuntimeError as error:
+            print(f"   {name}: {sessions} sessions: {error}")
+            break
         for run in runs:
             print(f"   {name}: {line(run)}")
         middle = sorted(runs, key=lambda run: _worst(run))[(repeats - 1) // 2]
