@@ -342,7 +342,19 @@ def _has(module: str) -> bool:
     return find_spec(module) is not None
 
 
+def _key_of(variable: str) -> Callable[[], str]:
+    return lambda: os.environ.get(variable, "") if variable else ""
+
+
 def _recognizer(settings: Settings, notes: list[str]) -> Recognizer:
+    if settings.stt_url:
+        if not _has("httpx"):
+            raise ConfigError("stt_url: HTTP needs httpx.", hint="pip install 'openline[openai]'")
+        from openline.adapters.llm_openai import Endpoint
+        from openline.adapters.stt_openai_http import OpenAIRecognizer
+
+        where = Endpoint(settings.stt_url, settings.stt_model, _key_of(settings.stt_key_env))
+        return OpenAIRecognizer(where)
     if settings.recognizer != "scripted" and _has("pocketsphinx"):
         from openline.adapters.stt_pocketsphinx import PocketSphinxRecognizer
 
@@ -360,6 +372,14 @@ def _recognizer(settings: Settings, notes: list[str]) -> Recognizer:
 
 
 def _synthesizer(settings: Settings, notes: list[str]) -> Synthesizer:
+    if settings.tts_url:
+        if not _has("httpx"):
+            raise ConfigError("tts_url: HTTP needs httpx.", hint="pip install 'openline[openai]'")
+        from openline.adapters.llm_openai import Endpoint
+        from openline.adapters.tts_openai_http import OpenAISynthesizer
+
+        where = Endpoint(settings.tts_url, settings.tts_model, _key_of(settings.tts_key_env))
+        return OpenAISynthesizer(where, voice=settings.tts_voice)
     if settings.synthesizer != "tone" and _has("espeakng_loader"):
         from openline.adapters.tts_espeak import EspeakSynthesizer
 

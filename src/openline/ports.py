@@ -259,6 +259,20 @@ class Transcript:
     engine: str = ""
 
 
+class SpeechServer(Protocol):
+    """Where a recognizer or a voice over HTTP is (``adapters.llm_openai.Endpoint``)."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    def at(self, path: str) -> str:
+        """The URL of ``path`` under the base."""
+
+    def headers(self) -> dict[str, str]:
+        """With the key as it is now."""
+
+
 class RecognizerStream(Protocol):
     """One utterance. Made by ``Recognizer.stream``; exactly one of finish and cancel ends it."""
 

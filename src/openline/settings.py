@@ -46,6 +46,13 @@ class Settings:
     llm_lanes: int = 1
     llm_sockets: int = 8
     llm_store: str = "off"
+    stt_url: str = ""
+    stt_model: str = "whisper-1"
+    stt_key_env: str = ""
+    tts_url: str = ""
+    tts_model: str = "tts-1"
+    tts_voice: str = ""
+    tts_key_env: str = ""
     llm_reasoning: str = "off"
     upstream_url: str = "https://api.openai.com/v1"
     upstream_key_env: str = "OPENAI_API_KEY"
@@ -199,6 +206,17 @@ ROWS: tuple[Row, ...] = (
         _choice("on", "off"),
         "Have a reasoning model's thoughts sent along, encrypted, and give them back when a context is sent whole.",
     ),
+    Row(
+        "stt_url",
+        _word,
+        "Base URL of a server with OpenAI's /audio/transcriptions: it hears for the pipeline.",
+    ),
+    Row("stt_model", _word, "Its model's name."),
+    Row("stt_key_env", _word, "Environment variable with its key; read again at each request."),
+    Row("tts_url", _word, "Base URL of a server with OpenAI's /audio/speech: it speaks for the pipeline."),
+    Row("tts_model", _word, "Its model's name."),
+    Row("tts_voice", _word, "Its voice; left out, the one that the session names."),
+    Row("tts_key_env", _word, "Environment variable with its key; read again at each request."),
     Row("upstream_url", _word, "Base URL of an OpenAI Realtime server, for model 'openai/NAME'."),
     Row("upstream_key_env", _word, "Environment variable with its key; read again at each connect."),
     Row("upstream_transcription", _word, "Its model that writes down what users say."),

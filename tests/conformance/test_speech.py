@@ -8,6 +8,7 @@ import importlib.util
 
 import pytest
 
+from openline.adapters.llm_openai import Endpoint
 from openline.adapters.stt_pocketsphinx import PocketSphinxRecognizer
 from openline.adapters.tts_espeak import EspeakSynthesizer
 from openline.adapters.vad_silero import SileroDetector
@@ -15,6 +16,7 @@ from openline.demo.phrases import audio, load
 from openline.errors import SpeechError
 from openline.ports import SPEECH_RATE, VoiceDetector
 from openline.testing.check_speech import check_detector, check_recognizer, check_synthesizer
+from openline.testing.fake_audio import FakeAudio
 from openline.testing.speech import EnergyDetector, ScriptedRecognizer, ToneSynthesizer, tone
 
 
@@ -54,6 +56,53 @@ def test_scripted_recognizer_is_a_recognizer() -> None:
     asyncio.run(
         check_recognizer(lambda: ScriptedRecognizer(default="hello there"), pcm=HUM, text="hello there")
     )
+
+
+@needs("httpx", "openai")
+def test_a_transcription_server_is_a_recognizer() -> None:
+    from openline.adapters.stt_openai_http import OpenAIRecognizer
+
+    async def check() -> None:
+        async with FakeAudio("hello there", key="k") as fake:
+            where = Endpoint(fake.url, "whisper-1", lambda: "k")
+            await check_recognizer(lambda: OpenAIRecognizer(where, slots=2), pcm=HUM, text="hello there")
+
+    asyncio.run(check())
+
+
+@needs("httpx", "openai")
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_server_that_refuses_is_a_speech_error_without_words(status: int) -> None:
+    from openline.adapters.stt_openai_http import OpenAIRecognizer
+    from openline.adapters.tts_openai_http import OpenAISynthesizer
+
+    async def check() -> None:
+        async with FakeAudio("hello there", status=status) as fake:
+            where = Endpoint(fake.url, "m")
+            ears, voice = OpenAIRecognizer(where), OpenAISynthesizer(where)
+            await ears.start()
+            await voice.start()
+            stream = ears.stream(lambda text: None)
+            stream.push(HUM)
+            with pytest.raises(SpeechError, match=f"HTTP {status}"):
+                await stream.finish()
+            with pytest.raises(SpeechError, match=f"HTTP {status}"):
+                await anext(voice.speak("A secret."))
+            await ears.close()
+            await voice.close()
+
+    asyncio.run(check())
+
+
+@needs("httpx", "openai")
+def test_a_speech_server_is_a_synthesizer() -> None:
+    from openline.adapters.tts_openai_http import OpenAISynthesizer
+
+    async def check() -> None:
+        async with FakeAudio(key="k") as fake:
+            await check_synthesizer(lambda: OpenAISynthesizer(Endpoint(fake.url, "tts-1", lambda: "k")))
+
+    asyncio.run(check())
 
 
 @needs("pocketsphinx", "speech")
