@@ -110,6 +110,7 @@ class SessionDriver:
         self._tail = CallerTail()
         self.unheard_from: int | None = None
         """Where on the caller's track begins what no model may have heard, while a link is lost."""
+        self._look_at_state()
         self._agent_until = 0
         hooks = PlayoutHooks(
             self._released_text,
@@ -192,8 +193,17 @@ class SessionDriver:
                     self.playout.drop()
                 case _:
                     pass
+        if step.facts:
+            self._look_at_state()
         if self.link is not None and self.link.link is not None and step.facts:
             self.link.link.playing(self.playout.is_playing)
+
+    def _look_at_state(self) -> None:
+        """What ``append_audio`` needs of it: looked up once a step, not at each of 50 frames a second."""
+        state = self.session.state
+        self._created_ms = state.created_ms
+        self._input_format = state.config.input_format
+        self._may_be_speech = state.turn is not None or state.config.turn_detection is None
 
     def _set_alarm(self, wake_at: int | None, now: Now) -> None:
         if self._alarm is not None:
@@ -210,7 +220,7 @@ class SessionDriver:
         self.offer(i.TimePassed(self._heard_until if is_jitter else elapsed))
 
     def _elapsed_samples(self) -> int:
-        return (self._clock.wall_ms() - self.session.state.created_ms) * RATE // 1000
+        return (self._clock.wall_ms() - self._created_ms) * RATE // 1000
 
     # -- the log's answers
 
@@ -351,7 +361,7 @@ class SessionDriver:
 
     def append_audio(self, data: bytes) -> None:
         """Caller audio in the session's input format: to the recording and the link. Never waits, never a step."""
-        given = self.session.state.config.input_format
+        given = self._input_format
         if given == "pcm":
             self._append_pcm(data, None)
         else:
@@ -369,11 +379,7 @@ class SessionDriver:
         if self.recorder is not None:
             self.recorder.write("caller", start, pcm)
         else:
-            state = self.session.state
-            is_open = (
-                state.turn is not None or self.unheard_from is not None or state.config.turn_detection is None
-            )
-            self._tail.add(start, pcm, is_speech=is_open)
+            self._tail.add(start, pcm, is_speech=self._may_be_speech or self.unheard_from is not None)
         if self.link is not None:
             self.link.append(pcm, start, encoded)
         elif self.unheard_from is None:

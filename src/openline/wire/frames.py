@@ -34,16 +34,20 @@ class EventIds:
     of frames (of the 32 that a fact may have) that were still to come, 0 for a whole one.
     """
 
-    __slots__ = ("_n", "epoch")
+    __slots__ = ("_head", "_n", "_seq", "epoch")
 
     def __init__(self, epoch: Epoch) -> None:
         self.epoch = epoch
         self._n = 0
+        self._seq = Seq(-1)
+        self._head = ""
 
     def next(self, seq: Seq, seen: int = MAX_FRAMES - 1) -> str:
         """``seq``: the last durable seq that was sent before (0 at the start), up to its frame ``seen``."""
         self._n += MAX_FRAMES
-        return f"evt_{self.epoch}_{seq}_{self._n + MAX_FRAMES - 1 - seen}"
+        if seq != self._seq:
+            self._seq, self._head = seq, f"evt_{self.epoch}_{seq}_"
+        return f"{self._head}{self._n + MAX_FRAMES - 1 - seen}"
 
 
 def last_seen(n: int) -> int:
