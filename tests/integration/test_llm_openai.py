@@ -16,7 +16,7 @@ from openline.adapters.llm_openai import Endpoint
 from openline.adapters.llm_openai_http import HttpModel
 from openline.adapters.llm_openai_responses import ResponsesModel, SocketPlan, with_lanes
 from openline.core.model import Item, Part
-from openline.errors import ConfigError, LinkNotOffered, LinkRejected, LinkUnavailable
+from openline.errors import ConfigError, LinkError, LinkNotOffered, LinkRejected, LinkUnavailable
 from openline.ports import LanguageModel, ModelDone, ModelEvent, ModelRequest, TextDelta, ToolCallDone
 from openline.testing.check_llm import PART_TOOL, ask, check_language_model, check_stream
 from openline.testing.fake_responses import FakeProvider as Fake
@@ -429,6 +429,58 @@ def test_an_upgrade_that_is_closed_at_once_and_a_port_where_nobody_listens() -> 
             await model.start()
             with pytest.raises(LinkUnavailable, match="running"):
                 await whole(model, request(user("hi", 1)))
+            await model.close()
+
+    asyncio.run(story())
+
+
+@each_model
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>",
+        b"220 mail.example ESMTP\r\n",
+        b"\x16\x03\x01\x00\x00garbage" * 20,
+        b"",
+    ],
+    ids=["a page", "mail", "noise", "nothing"],
+)
+def test_a_server_that_is_not_what_it_says_is_named_with_a_remedy(make: Make, answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def story() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            model = make(Endpoint(f"http://127.0.0.1:{port}/v1", "m", lambda: "sk-very-secret"))
+            await model.start()
+            with pytest.raises(LinkError) as caught:
+                await whole(model, request(user("hello", 1)))
+            assert f"127.0.0.1:{port}" in str(caught.value) and caught.value.hint
+            assert "secret" not in str(caught.value) and "hello" not in str(caught.value)
+            await model.close()
+
+    asyncio.run(story())
+
+
+@each_model
+def test_tls_to_a_server_that_speaks_none_is_an_error_of_the_link(make: Make) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def story() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            model = make(Endpoint(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "m"))
+            await model.start()
+            with pytest.raises(LinkError) as caught:
+                await whole(model, request(user("hello", 1)))
+            assert "127.0.0.1" in str(caught.value) and caught.value.hint
             await model.close()
 
     asyncio.run(story())

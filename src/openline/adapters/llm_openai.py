@@ -88,7 +88,8 @@ def error_of(failed: Failed, endpoint: Endpoint) -> LinkError:
     """The provider's own words are left out: they may repeat what was said."""
     cause = failed.code or (f"HTTP {failed.status}" if failed.status else failed.kind or "no reason given")
     kind = LinkRejected if is_permanent(failed) else LinkUnavailable
-    return kind(f"{endpoint.label} refused the request: {cause}.", hint=remedy(failed))
+    word = failed.code or (f"http_{failed.status}" if failed.status else failed.kind)
+    return kind(f"{endpoint.label} refused the request: {cause}.", hint=remedy(failed), cause=word)
 
 
 _NO_UPGRADE = frozenset({200, 204, 301, 302, 307, 308, 400, 403, 404, 405, 426, 501})

@@ -21,7 +21,16 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from picows import WSCloseCode, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
 
 from openline.adapters.llm_openai import Endpoint, asked_of, error_of, event_of, refused
 from openline.errors import LinkError, LinkRejected, LinkUnavailable
@@ -283,9 +292,16 @@ class _Pool:
             raise refused(status, self.endpoint, what, is_upgrade=True) from None
         except (OSError, TimeoutError) as error:
             raise _unreachable(self.endpoint, error) from None
+        except (
+            WSError,
+            LookupError,
+            ValueError,
+        ):  # picows raises the plain ones where an answer is not even HTTP
+            raise _stranger(self.endpoint) from None
         finally:
             self._opening -= 1
-        assert isinstance(listener, _Connection)
+        if not isinstance(listener, _Connection):  # nor has it a listener when the line ends in the handshake
+            raise _stranger(self.endpoint)
         self.statistics.sockets_opened += 1
         if not listener.is_gone:
             self._connections.append(listener)
@@ -349,6 +365,14 @@ class _Pool:
             connection.close()
         self._connections.clear()
         self._wake()
+
+
+def _stranger(endpoint: Endpoint) -> LinkError:
+    return LinkUnavailable(
+        f"{endpoint.label}: what answers is not HTTP, or hung up.",
+        hint="Check llm_url and its port.",
+        cause="not_http",
+    )
 
 
 def _unreachable(endpoint: Endpoint, error: OSError) -> LinkError:

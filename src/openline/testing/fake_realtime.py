@@ -201,6 +201,8 @@ class FakeConnection(WSListener):
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
+        self._coming: deque[Event] = deque()
+        self._going: deque[tuple[WSMsgType, str | bytes]] = deque()
         self._turns = 0
 
     # -- on command
@@ -217,10 +219,15 @@ class FakeConnection(WSListener):
         self._write(WSMsgType.BINARY, data)
 
     def _write(self, kind: WSMsgType, data: str | bytes) -> None:
-        if self.server.delay_s:
-            asyncio.get_running_loop().call_later(self.server.delay_s, self._write_now, kind, data)
+        if self.server.delay_s or self._going:
+            # Timers of one moment come in no promised order: each takes the oldest.
+            self._going.append((kind, data))
+            asyncio.get_running_loop().call_later(self.server.delay_s, self._write_oldest)
         else:
             self._write_now(kind, data)
+
+    def _write_oldest(self) -> None:
+        self._write_now(*self._going.popleft())
 
     def _write_now(self, kind: WSMsgType, data: str | bytes) -> None:
         transport = self._transport
@@ -336,8 +343,9 @@ class FakeConnection(WSListener):
         if frame.msg_type is WSMsgType.TEXT:
             self.heard_at = asyncio.get_running_loop().time()
             event = json.loads(frame.get_payload_as_bytes())
-            if self.server.delay_s:
-                asyncio.get_running_loop().call_later(self.server.delay_s, self._take_late, event)
+            if self.server.delay_s or self._coming:
+                self._coming.append(event)
+                asyncio.get_running_loop().call_later(self.server.delay_s, self._take_oldest)
             else:
                 self._take(event)
         elif frame.msg_type is WSMsgType.PING:
@@ -350,7 +358,8 @@ class FakeConnection(WSListener):
                 transport.send_close(cast("WSCloseCode", 1000))
             transport.disconnect()
 
-    def _take_late(self, event: Event) -> None:
+    def _take_oldest(self) -> None:
+        event = self._coming.popleft()
         if self._transport is not None and not self._transport.is_disconnected:
             self._take(event)
 
