@@ -1,4 +1,10 @@
-"""The table of the README, from the newest results: ``python -m bench.table [--write README.md]``."""
+"""The tables of the README and of docs/reference/numbers.md, from the newest results.
+
+python -m bench.table                                        what the README shows
+python -m bench.table --whole                                every figure
+python -m bench.table --write README.md
+python -m bench.table --whole --write docs/reference/numbers.md
+"""
 
 from __future__ import annotations
 
@@ -12,19 +18,37 @@ from bench.results import latest, verdict
 
 BEGIN = "<!-- benchmarks: made by python -m bench.table -->"
 END = "<!-- end of benchmarks -->"
+HEAD = "| what | measured | must | goal | stretch | reached |\n|---|---|---|---|---|---|"
 
 
-def table(loads: list[Load], results: dict[str, dict[str, Any]]) -> str:
-    """Markdown; one row a target, "not measured" where there is no result."""
-    lines = ["| what | measured | must | goal | stretch | reached |", "|---|---|---|---|---|---|"]
+def table(loads: list[Load], results: dict[str, dict[str, Any]], *, is_whole: bool = False) -> str:
+    """Markdown: a heading row for each load, a row for each figure that has a bound; all of them if ``is_whole``.
+
+    "not measured" where there is no result.
+    """
+    lines = [HEAD]
     for load in loads:
-        for target in load.targets:
-            value = results.get(load.name, {}).get("values", {}).get(target.label)
-            measured = "not measured" if value is None else f"{_number(value)} {target.unit}"
-            what = load.what if target.label == "" else f"{load.what}: {target.label}"
-            bounds = " | ".join(_bound(target, name) for name in ("must", "goal", "stretch"))
-            lines.append(f"| {what} | {measured} | {bounds} | {verdict(target, value)} |")
+        result = results.get(load.name, {})
+        shown = [target for target in load.targets if is_whole or _is_bounded(target)]
+        if not shown:
+            continue
+        if len(shown) == 1 and not shown[0].label:
+            lines.append(_row(f"**{load.what}**", shown[0], result))
+            continue
+        lines.append(f"| **{load.what}** | | | | | |")
+        lines += [_row(target.label or "all", target, result) for target in shown]
     return "\n".join(lines) + "\n" + _source(results)
+
+
+def _is_bounded(target: Target) -> bool:
+    return any(getattr(target, name) is not None for name in ("must", "goal", "stretch"))
+
+
+def _row(what: str, target: Target, result: dict[str, Any]) -> str:
+    value = result.get("values", {}).get(target.label)
+    measured = "not measured" if value is None else f"{_number(value)} {target.unit}"
+    bounds = " | ".join(_bound(target, name) for name in ("must", "goal", "stretch"))
+    return f"| {what} | {measured} | {bounds} | {verdict(target, value)} |"
 
 
 def replace_in(text: str, fresh: str) -> str:
@@ -60,10 +84,11 @@ def _number(value: float) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.table", description="Tables of the figures.")
+    parser.add_argument("--whole", action="store_true", help="also figures that have no bound")
     parser.add_argument("--write", type=Path, help="replace the table in this file, between its marks")
     chosen = parser.parse_args(arguments)
-    fresh = table(all_loads(), latest())
+    fresh = table(all_loads(), latest(), is_whole=chosen.whole)
     if chosen.write is None:
         print(fresh, end="")
     else:

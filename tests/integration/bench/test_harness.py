@@ -191,8 +191,11 @@ def test_the_table_stands_between_its_marks_and_admits_what_was_not_measured() -
         }
     }
     fresh = table([load], measured)
-    assert "p50 | 7.25 ms | 50 | 20 |  | goal |" in fresh
+    assert fresh.splitlines()[2] == f"| **{load.what}** | | | | | |"
+    assert "| p50 | 7.25 ms | 50 | 20 |  | goal |" in fresh
     assert "p99 | not measured | 50 | 20 |  | - |" in fresh
+    free = load_named("barge_in")
+    assert "shown" not in table([free], {}) and "with the window" in table([free], {}, is_whole=True)
     assert replace_in(f"a\n{BEGIN}\nold\n{END}\nb\n", fresh) == f"a\n{BEGIN}\n{fresh}{END}\nb\n"
     with pytest.raises(ValueError, match="expected the lines"):
         replace_in("no marks", fresh)
