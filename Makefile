@@ -8,7 +8,7 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check fix cover mutants bench prove clean setup setup-dev
+.PHONY: help demo test test-clients test-plugins check fix cover mutants bench prove clean setup setup-dev
 
 help: ## this list
 	@echo "make <target>, the targets are:"
@@ -30,6 +30,9 @@ test: setup-dev ## everything a change must pass: format, lint, types, all tests
 
 test-clients: setup-dev ## stock clients, unmodified, against this tree: a table client x scenario
 	@$(PY) tools/test_clients.py $(ARGS)
+
+test-plugins: setup-dev ## LiveKit's plugins in the pipeline: our adapters over them, with them
+	@$(PY) tools/test_plugins.py $(ARGS)
 
 check: setup-dev ## the quick part: format, lint, types, architecture, style
 	@$(PY) tools/run_tests.py --quick

@@ -34,6 +34,7 @@ from openline.errors import ConfigError, LogCorrupt, LogError, SpeechError
 from openline.ports import (
     SPEECH_RATE,
     WIRE_RATE,
+    ClosableDetector,
     LanguageModel,
     LinkFactory,
     Recognizer,
@@ -417,7 +418,12 @@ async def _detectors(
     async def take() -> VoiceDetector:
         return make()
 
-    return take, lambda detector: None
+    return take, _close_detector
+
+
+def _close_detector(detector: VoiceDetector) -> None:
+    if isinstance(detector, ClosableDetector):
+        detector.close()
 
 
 def _energy_detector() -> VoiceDetector:

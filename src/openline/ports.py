@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from openline.core.facts import Fact
 from openline.core.model import AudioFormat, Item, Problem, ResponseRequest, SessionConfig, ToolSpec, Usage
@@ -248,6 +248,13 @@ class VoiceDetector(Protocol):
 
     def reset(self) -> None:
         """Forget all audio seen."""
+
+
+@runtime_checkable
+class ClosableDetector(VoiceDetector, Protocol):
+    """A detector that holds more than memory; ``close`` is called once, when its session's link ends."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Environment:
 
 def make(client: Client) -> Environment:
     """The client's environment, installed if it is not yet. Raises Unavailable."""
-    return _make_node(client) if client.language == "node" else _make_python(client)
+    return _make_node(client) if client.language == "node" else make_python(client.environment)
 
 
 def driver_of(client: Client, environment: Environment) -> Path:
@@ -47,14 +47,15 @@ def driver_of(client: Client, environment: Environment) -> Path:
     return environment.folder / client.driver_path.name
 
 
-def _make_python(client: Client) -> Environment:
-    pins = HERE / "environments" / f"{client.environment}.txt"
-    folder = PLACE / client.environment
+def make_python(name: str) -> Environment:
+    """The venv of ``environments/NAME.txt``. Raises Unavailable."""
+    pins = HERE / "environments" / f"{name}.txt"
+    folder = PLACE / name
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     environment = Environment((str(python),), folder)
     if _is_fresh(folder, stamp := _digest(pins.read_bytes(), sys.version.encode())):
         return environment
-    print(f"clients: installing {client.environment} …", flush=True)
+    print(f"clients: installing {name} …", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     _install([sys.executable, "-m", "venv", str(folder)], PLACE.parent)
     quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--prefer-binary"]
