@@ -10,7 +10,8 @@ Exits with 0 only if every mutant was killed or has a reason in tests/mutants_ac
 How it is fast: pytest is imported once and each mutant runs in a fork of that process, with the changed module
 served by an import hook (nothing is written to src); only tests that ran the changed function are started,
 those that killed most so far first, and the first failure ends the run. Results are kept in .mutants/: after a
-change of the tests only the survivors run again, after a change of the core everything does.
+change of the tests only the survivors run again, after a change of a module of the core its mutants and all survivors
+do. A mutant killed while another module was older counts as killed: ``--fresh`` asks again.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ SAVE_EVERY = 20
 
 @dataclass
 class Kept:
-    """What is known from earlier runs, and of which source and tests."""
+    """What is known from earlier runs, and of which tools, modules (by path) and tests."""
 
-    source: str = ""
+    tools: str = ""
+    modules: dict[str, str] = field(default_factory=dict)
     tests: str = ""
     baseline: Baseline | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -115,24 +117,29 @@ def fingerprint(paths: list[Path]) -> str:
 
 
 def load_kept(*, fresh: bool) -> Kept:
-    """Results that still hold: killed mutants of this very source; survivors only under these very tests."""
-    tool = [ROOT / "tools" / name for name in ("mutation.py", "mutant_run.py")]
-    source = fingerprint([*(SOURCE / TARGET).rglob("*.py"), *tool])
+    """Results that still hold: killed mutants of modules as they are now; survivors only if nothing has changed."""
+    tools = fingerprint([ROOT / "tools" / name for name in ("mutation.py", "mutant_run.py")])
+    modules = {
+        path.relative_to(SOURCE).as_posix(): fingerprint([path]) for path in (SOURCE / TARGET).rglob("*.py")
+    }
     # Stories may be data files; caches are not tests.
     found = [path for name in present_tests() for path in (ROOT / name).rglob("*") if path.is_file()]
     tests = fingerprint([path for path in found if "__pycache__" not in path.parts])
-    kept = Kept(source, tests)
+    kept = Kept(tools, modules, tests)
     try:
         raw = {} if fresh else json.loads(KEPT.read_text())
     except (OSError, ValueError):  # none yet, or cut short
         raw = {}
-    if raw.get("source") != source:
+    if raw.get("tools") != tools:
         return kept
-    kept.outcomes = {key: Outcome(**value) for key, value in raw["outcomes"].items()}
-    if raw.get("tests") == tests:
-        kept.baseline = Baseline(**raw["baseline"])
-    else:
-        kept.outcomes = {key: value for key, value in kept.outcomes.items() if value.is_killed}
+    outcomes = {key: Outcome(**value) for key, value in raw["outcomes"].items()}
+    if raw["modules"] == modules and raw["tests"] == tests:
+        kept.baseline, kept.outcomes = Baseline(**raw["baseline"]), outcomes
+        return kept
+    same = {path for path, known in modules.items() if raw["modules"].get(path) == known}
+    kept.outcomes = {
+        key: value for key, value in outcomes.items() if value.is_killed and key.split("::")[0] in same
+    }
     return kept
 
 
