@@ -7,6 +7,8 @@ do), 70 a failed disk.
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Protocol
@@ -89,11 +91,23 @@ def parser(only: str = "") -> argparse.ArgumentParser:
     return top
 
 
+def unknown_word(name: str, word: str) -> str:
+    """What to say of a word that the command ``name`` does not know, and which option may be meant."""
+    commands = argparse.ArgumentParser().add_subparsers()
+    command(name).add_parser(commands)
+    known = re.findall(r"--[a-z][a-z-]*", commands.choices[name].format_usage())
+    meant = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+    hint = f" Did you mean '{meant[0]}'?" if meant else ""
+    return f"'openline {name}' does not know '{word}'.{hint} See 'openline {name} --help'."
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     only = next((word for word in given if word in COMMANDS), "")
-    options = parser(only).parse_args(given)
+    options, unknown = parser(only).parse_known_args(given)
     try:
+        if unknown:
+            raise ConfigError(unknown_word(only, unknown[0]))
         code: int = options.run(options)
     except ConfigError as error:
         print(f"openline: {error}", file=sys.stderr)

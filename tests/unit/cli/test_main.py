@@ -40,7 +40,6 @@ def test_the_overview_says_of_a_command_what_the_command_says_of_itself(name: st
     [
         [],
         ["no-such-command"],
-        ["talk", "--no-such-flag"],
         ["talk", "--text", "a", "--wav", "b"],
         ["sessions", "--status", "asleep"],
         ["demo", "--port", "many"],
@@ -56,6 +55,12 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (
+            ["talk", "--no-such-flag"],
+            "'openline talk' does not know '--no-such-flag'. See 'openline talk --help'.",
+        ),
+        (["serve", "--prot=1"], "'openline serve' does not know '--prot=1'. Did you mean '--port'?"),
+        (["tail", "one", "more"], "'openline tail' does not know 'more'. See 'openline tail --help'."),
         (["replay"], "expected one session's id, or --all"),
         (["replay", "sess_x", "--all"], "expected one session's id, or --all"),
         (["replay", "sess_x", "--at", "0"], "--at: expected a seq from 1"),
