@@ -213,6 +213,43 @@ def test_a_model_that_refuses_breaks_off_or_says_nothing_is_told_apart(
     assert SECRET not in caplog.text and WORDS not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(APIStatusError(WORDS, status_code=401), "HTTP 401"), (None, "ended before the utterance did")],
+)
+def test_a_stream_that_ends_in_the_middle_is_told_with_its_cause_at_the_next_audio(
+    error: Exception | None, says: str
+) -> None:
+    class Short(stt.STT[Any]):
+        def __init__(self) -> None:
+            super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=True))
+
+        async def _recognize_impl(self, *arguments: Any, **named: Any) -> stt.SpeechEvent:
+            raise AssertionError("it streams")
+
+        def stream(self, *, language: Any = "", conn_options: Any) -> stt.RecognizeStream:
+            return _ShortStream(stt=self, conn_options=conn_options)
+
+    class _ShortStream(stt.RecognizeStream):
+        async def _run(self) -> None:
+            await anext(aiter(self._input_ch))
+            if error is not None:
+                raise error
+
+    async def story() -> None:
+        async with started(hears(Short())) as ears:
+            stream = ears.stream(lambda text: None)
+            with pytest.raises(SpeechError, match=says) as told:
+                for _ in range(50):
+                    stream.push(bytes(640))
+                    await asyncio.sleep(0.01)
+            assert WORDS not in str(told.value)
+            await stream.cancel()
+            assert ears.free_slots == 32
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("wrap", [hears, speaks, thinks, detects])
 def test_what_is_no_plugin_is_refused_at_once(wrap: Any) -> None:
     with pytest.raises(ConfigError, match="expected a .* of livekit.agents; got 'str'"):

@@ -167,6 +167,7 @@ class _Stream:
             self._stream = plugin.stream()
         except Exception as error:  # a plugin may raise anything; the session's side must hear of it
             self.why, self.is_dead = type(error).__name__, True
+            self.answers.put(0.0)  # wakes who waits for one
             return
         self._task = self._loop.spawn(self._follow(self._stream))
 
@@ -193,7 +194,7 @@ class _Stream:
             self.why = type(error).__name__
         finally:
             self.is_dead = True
-            self.answers.put(0.0)  # wakes who waits for one
+            self.answers.put(0.0)  # as above
             await stream.aclose()
 
 

@@ -163,13 +163,16 @@ class _Live(_Utterance):
         self._task = asyncio.create_task(self._text())
 
     def _take(self, frame: rtc.AudioFrame) -> None:
+        if self._task is not None and self._task.done() and (error := self._task.exception()) is not None:
+            assert isinstance(error, Exception)
+            raise (
+                error if isinstance(error, SpeechError) else speech_error(self._owner.label, error)
+            ) from None
         if self._stream is None:
             self._waiting.append(frame)
             return
-        try:
+        with contextlib.suppress(RuntimeError):  # it has just ended; the next push, or the end, says how
             self._stream.push_frame(frame)
-        except RuntimeError:  # theirs, for a stream that has ended
-            raise SpeechError(f"{self._owner.label}: its stream ended before the utterance did.") from None
 
     def _end(self) -> None:
         if self._stream is not None:
@@ -202,6 +205,8 @@ class _Live(_Utterance):
                     self._end()
                 async for event in stream:
                     self._hear(event)
+            if not self._is_over:
+                raise SpeechError(f"{self._owner.label}: its stream ended before the utterance did.")
         except TimeoutError:
             if not (self._deadline.expired() and self._is_complete):
                 raise
