@@ -42,7 +42,7 @@ from openline.testing.virtual_net import run_virtual_net
 from openline.types import CallId, Epoch, ItemId, ResponseId, Seq, SessionId
 from openline.wire.envelope import decode_step
 from openline.wire.render import View, render
-from openline.wire.upstream import message_object
+from openline.wire.upstream import PENDING, message_object
 from runtime_gateway import Agent, Caller, House, Recordings
 
 BUDGET_S = Limits().silence_budget_ms / 1000
@@ -207,6 +207,14 @@ def provider_history(items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return told
 
 
+def untold(items: Sequence[dict[str, Any]]) -> str:
+    """The last result of a tool that nobody was told. A slow tool's stands where it was called, before what was said
+    since: asked again with nothing new at the end, a model speaks to that."""
+    told = {text for role, text in provider_history(items) if role == "assistant"}
+    results = [item["output"] for item in items if item["type"] == "function_call_output"]
+    return next((r for r in reversed(results) if r != PENDING and f"result {r}" not in told), "")
+
+
 class LongCall:
     """One plan, played. ``struck`` counts the faults by kind; ``said`` is what the caller said, in order."""
 
@@ -251,7 +259,7 @@ class LongCall:
         self.home.attach(self.driver, self.client, opted_in=True)
         storm = self.loop.create_task(self.storm())
         tools_task = self.loop.create_task(self.show_screens())
-        while self.loop.time() < plan.seconds:
+        while self.loop.time() < plan.seconds or not storm.done():
             await self.turn()
             if not self.said[-1:] or not self.said[-1].was_cut:
                 await asyncio.sleep(self.dice.uniform(0.3, 5))
@@ -276,17 +284,19 @@ class LongCall:
 
     def answer(self, connection: FakeConnection, request: dict[str, Any]) -> FakeReply:
         items = request.get("input") or connection.items
-        last = items[-1] if items else {}
-        reply = self.reply_to(last)
+        reply = self.reply_to(items)
         if self.reply_faults and request.get("conversation", "auto") == "auto":
             fault = self.reply_faults.pop(0)
             self.struck[fault] += 1
             reply = replace(reply, fault=fault)
         return reply
 
-    def reply_to(self, last: dict[str, Any]) -> FakeReply:
+    def reply_to(self, items: Sequence[dict[str, Any]]) -> FakeReply:
+        last = items[-1] if items else {}
         if last.get("type") == "function_call_output":
             return FakeReply(f"result {last['output']}", audio_ms=800)
+        if last.get("role") == "assistant" and (result := untold(items)):
+            return FakeReply(f"result {result}", audio_ms=800)
         said = " ".join(part.get("text") or part.get("transcript") or "" for part in last.get("content", []))
         words = said.split()
         if words[:1] == ["call"] and len(words) == 3:
@@ -398,6 +408,9 @@ class LongCall:
                 moment -= end - begin
             await asyncio.sleep(max(0.0, moment - self.loop.time()))
             self.strike()
+        while self.struck.total() < plan.faults:  # some found nothing to strike
+            await asyncio.sleep(dice.uniform(5, 20))
+            self.strike()
         await asyncio.sleep(30)
         self.calm()
 
@@ -409,10 +422,15 @@ class LongCall:
         self.reply_faults.clear()
 
     def strike(self) -> None:
-        kind = self.dice.choices(("close", "open", "slow", "refuse", "odd", "reply"), (30, 15, 8, 3, 14, 30))[
-            0
-        ]
+        """One fault, if there is something to strike: a connection that lives, or a reply (the next one that is made,
+        and one fault waits for it at a time). ``struck`` counts those that were met."""
         latest = self.fake.latest
+        weights = {"close": 30, "open": 15, "slow": 8, "refuse": 3, "odd": 14, "reply": 30}
+        if self.reply_faults:
+            del weights["reply"]
+        [kind] = self.dice.choices(list(weights), list(weights.values()))
+        if kind != "reply" and latest.closed is not None:
+            return
         match kind:
             case "close":
                 code = self.dice.choice(CLOSES)

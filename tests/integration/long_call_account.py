@@ -20,6 +20,7 @@ SIGNS = (
     "openline.link.opened",
 )
 """What a caller who waits for a reply is shown of its progress, beside the frames of the reply itself."""
+UNRECORDED = "unheard by a deaf provider, not recorded"
 
 
 @dataclass
@@ -129,17 +130,20 @@ class Account:
             was_told = any(said.began - 1 <= at <= end for at in wordless + told)
             refused = said.how == "spoken" and self.was_refused(said.began, said.ended)
             if not self.call.plan.is_recorded and self.was_deaf(said):
-                self.settled["unheard by a deaf provider, not recorded"] += 1
+                self.settled[UNRECORDED] += 1
                 continue
             self.expect(was_told or refused, f"{said.word} ({said.how}, {said.began:.1f} s) is lost")
 
     def was_deaf(self, said: Said) -> bool:
-        """The provider only answered pings when this was said, and only the recording would have kept it so long."""
-        return any(
-            fact.why in ("deaf", "stalled", "line_silent") and said.began - 1 <= at <= said.ended + SETTLE_S
-            for at, fact in self.call.facts
-            if isinstance(fact, f.LinkLost)
-        )
+        """It was said to a provider that had frozen and was not yet found out: only a recording keeps audio so long."""
+        losses = [at for at, fact in self.call.facts if isinstance(fact, f.LinkLost)]
+        for connection in self.call.fake.connections:
+            since = connection.frozen_at
+            if since is not None:
+                until = next((at for at in losses if at >= since), float("inf"))
+                if said.began < until and said.ended > since:
+                    return True
+        return False
 
     def was_refused(self, began: float, ended: float) -> bool:
         """The caller spoke while the model could not be reached, and had been told so."""

@@ -148,6 +148,7 @@ def _link_requested(state: State, fact: f.LinkRequested, now: Now) -> None:
 def _link_opened(state: State, fact: f.LinkOpened, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "opened")
     state.link.hears, state.link.changed_ns = fact.hears, now.mono_ns
+    state.link.missed = set(state.untranscribed)
     _restart_waits(state, now)
     for response in state.responses.values():
         response.waits = _must_wait(state)
@@ -157,6 +158,17 @@ def _link_lost(state: State, fact: f.LinkLost, now: Now) -> None:
     state.link.phase = advance("link", state.link.phase, "lost")
     if fact.permanent:
         state.link.refused, state.link.why, state.link.changed_ns = fact.code, fact.why, now.mono_ns
+    _outlive(state)
+
+
+def _link_renewed(state: State, fact: f.LinkRenewed, now: Now) -> None:
+    _outlive(state)
+
+
+def _outlive(state: State) -> None:
+    """What is made but still plays is no part of the conversation that the next connection is given."""
+    for response in state.responses.values():
+        response.outlived_link = response.outlived_link or response.phase == "generated"
 
 
 # --------------------------------------------------------------------------------------------------- turns
@@ -223,11 +235,12 @@ def _turn_committed(state: State, fact: f.TurnCommitted, now: Now) -> None:
 
 def _turn_transcribed(state: State, fact: f.TurnTranscribed, now: Now) -> None:
     state.untranscribed.pop(fact.item_id)
+    state.link.missed.discard(fact.item_id)
     entry = state.entries.get(fact.item_id)
     if entry is not None:
         part = replace(entry.item.content[0], text=fact.text)
         state.entries.replace(entry._replace(item=replace(entry.item, content=(part,))))
-    if not state.untranscribed and state.link.phase == "open":
+    if not _must_wait(state):
         for response in state.responses.values():
             if response.waits:
                 response.waits, response.active_ns = False, now.mono_ns
@@ -297,8 +310,9 @@ def _item_heard(state: State, fact: f.ItemHeard, now: Now) -> None:
 
 
 def _must_wait(state: State) -> bool:
-    """A reply can be asked for when a link is there and knows what was said."""
-    return state.link.phase != "open" or (bool(state.untranscribed) and not state.link.hears)
+    """A reply can be asked for when a link is there and knows what was said: a link that hears knows what it heard."""
+    link = state.link
+    return link.phase != "open" or bool(link.missed if link.hears else state.untranscribed)
 
 
 def _response_held(state: State, fact: f.ResponseHeld, now: Now) -> None:
@@ -492,7 +506,7 @@ _EVOLVE: dict[type[f.Fact], Callable[..., None]] = {
     f.LinkRequested: _link_requested,
     f.LinkOpened: _link_opened,
     f.LinkLost: _link_lost,
-    f.LinkRenewed: _noted,
+    f.LinkRenewed: _link_renewed,
     f.SpeechStarted: _speech_started,
     f.SpeechStopped: _speech_stopped,
     f.InputCleared: _input_cleared,

@@ -250,6 +250,10 @@ def _finish_output(
             shown_end,
         )
     )
+    if response.outlived_link and in_conversation:
+        draft.effect(
+            e.AddItem(item, previous)
+        )  # The link that made it is gone, and the one that is there not told.
 
 
 def response_generated(draft: Draft, input_: i.ResponseGenerated) -> None:

@@ -87,7 +87,8 @@ class Output:
 
 @dataclass(slots=True)
 class Response:
-    """``waits``: not yet asked of the link (no link, or a transcript is missing). ``active_ns``: last sign of life."""
+    """``waits``: not yet asked of the link (no link, or a transcript is missing). ``active_ns``: last sign of life.
+    ``outlived_link``: it was made whole on a link that is gone, and still plays."""
 
     response_id: ResponseId
     request: ResponseRequest
@@ -104,6 +105,7 @@ class Response:
     usage: Usage = Usage()
     reason: str = "completed"
     output_format: AudioFormat = "pcm"
+    outlived_link: bool = False
 
     @property
     def is_default(self) -> bool:
@@ -137,7 +139,7 @@ class ToolCall:
 @dataclass(slots=True)
 class Link:
     """``refused``: the code of a refusal for good that no new attempt has answered yet, and ``why``; at
-    ``changed_ns`` it was opened or refused."""
+    ``changed_ns`` it was opened or refused. ``missed``: committed items without text that an earlier link heard."""
 
     epoch: int = 0
     phase: str = "closed"
@@ -146,6 +148,7 @@ class Link:
     refused: str = ""
     why: str = ""
     changed_ns: int = 0
+    missed: set[ItemId] = field(default_factory=set)
 
 
 @dataclass(slots=True)

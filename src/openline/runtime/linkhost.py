@@ -199,7 +199,12 @@ class LinkHost:
         end = self._held[0][1] if self._held else self._driver.heard_until
         begin = max(0, start - pre_roll)
         if item_id is None:
-            begin = max(self._driver.kept_from, self._driver.buffer_start, start, end - longest)
+            begin = max(
+                self._driver.kept_from,
+                self._driver.buffer_start,
+                start,
+                self._driver.heard_until - longest,
+            )
         is_short = self._driver.heard_until - begin <= longest + pre_roll
         pcm = await self._driver.caller_audio(begin, end) if is_short and begin < end else b""
         for at in range(0, len(pcm), REPLAY_BYTES):

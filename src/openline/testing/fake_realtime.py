@@ -189,6 +189,8 @@ class FakeConnection(WSListener):
         self.closed: int | None = None
         """The code that the client closed with; 1006 for a cut line."""
         self.pong_delay_s = 0.0
+        self.frozen_at: float | None = None
+        """When it fell silent for good (``freeze``), on the loop's clock."""
         self.heard_at = 0.0
         self._how = how
         self._transport: WSTransport | None = None
@@ -251,6 +253,7 @@ class FakeConnection(WSListener):
     def freeze(self) -> None:
         """Say nothing any more; pings are answered."""
         self._is_frozen = True
+        self.frozen_at = asyncio.get_running_loop().time()
 
     def expire(self) -> None:
         message = "Your session hit the maximum duration of 60 minutes."

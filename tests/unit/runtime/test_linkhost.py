@@ -249,6 +249,30 @@ def test_who_is_in_mid_utterance_is_heard_to_the_end_by_the_next_link(is_recorde
     run(story())
 
 
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_who_speaks_up_after_a_long_silence_while_links_fail_is_heard_from_the_first_word(
+    is_recorded: bool,
+) -> None:
+    """B11: what nobody heard begins before the half minute that is given again; all within it is."""
+
+    async def story() -> None:
+        recordings = Tape() if is_recorded else None
+        factory = ScriptedLinkFactory(opens=["yes", "unavailable", "unavailable"])
+        async with house(links=factory, recordings=recordings) as home:
+            driver = await home.call(Caller())
+            await speak(driver, "before", ms=300)
+            await asyncio.sleep(40)
+            assert driver.link is not None
+            driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
+            await speak(driver, "is anybody there", ms=2_000)
+            await asyncio.sleep(5)
+            assert factory.made == 4
+            heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
+            assert heard == ["before", "is anybody there"]
+
+    run(story())
+
+
 @pytest.mark.parametrize("why", ["too long", "not on disk"])
 def test_an_utterance_that_cannot_be_given_again_is_given_up_and_the_call_goes_on(why: str) -> None:
     async def story() -> None:
