@@ -86,15 +86,30 @@ class TrackMap:
 class LinkHost:
     """The live link of a session. ``close`` cuts it off; nothing it says afterwards arrives."""
 
+    __slots__ = (
+        *(
+            "_behind",
+            "_config",
+            "_driver",
+            "_held",
+            "_held_bytes",
+            "_is_closed",
+            "_made_at",
+            "_next_position",
+        ),
+        *("_task", "epoch", "late", "link", "map"),
+    )
+
     def __init__(self, driver: SessionDriver, epoch: int) -> None:
         self._driver = driver
         self.epoch = epoch
         self.link: ModelLink | None = None
         self.map = TrackMap()
-        self._appended = 0
         self._next_position = -1
         """Where on the track the next sample lies if no gap comes before it; -1 before the first."""
-        self._held: deque[tuple[bytes, int, Encoded | None]] | None = deque()
+        self._behind = -1
+        """How much further on the track that is than on the link."""
+        self._held: deque[tuple[bytes, int, int, Encoded | None]] | None = deque()
         """Audio that came before the link was open; None from then on."""
         self._held_bytes = 0
         self._config: SessionConfig | None = None
@@ -138,33 +153,40 @@ class LinkHost:
 
     # -- audio in
 
-    def append(self, pcm: bytes, track_position: int, encoded: Encoded | None = None) -> None:
-        """Caller audio. What is said while the link opens is heard when it has opened."""
+    @property
+    def _appended(self) -> int:
+        """Samples given to the link so far."""
+        return self._next_position - self._behind
+
+    def append(self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None) -> None:
+        """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened."""
         if self._is_closed:
             return
         if self._held is not None:
-            self._hold(self._held, (pcm, track_position, encoded))
+            self._hold(self._held, (pcm, start, end, encoded))
             return
         link = self.link
         assert link is not None
-        if track_position != self._next_position:
-            self._skip_to(track_position)
-        samples = len(pcm) // 2
-        self._appended += samples
-        self._next_position = track_position + samples
+        if start != self._next_position:
+            self._skip_to(start)
+        self._next_position = end
         if link.input_format == "pcm":
             link.append_audio(pcm)
         elif encoded is not None and encoded.format == link.input_format:
-            link.append_encoded(encoded.data, samples)
+            link.append_encoded(encoded.data, end - start)
         else:
-            link.append_encoded(self._driver.codecs.to_link(link.input_format, pcm), samples)
+            link.append_encoded(self._driver.codecs.to_link(link.input_format, pcm), end - start)
 
     def _skip_to(self, track_position: int) -> None:
-        if self.map.to_track(self._appended) != track_position:
-            self.map.gap(self._appended, track_position)
+        appended = self._appended
+        if self.map.to_track(appended) != track_position:
+            self.map.gap(appended, track_position)
+        self._behind, self._next_position = track_position - appended, track_position
 
     def _hold(
-        self, held: deque[tuple[bytes, int, Encoded | None]], piece: tuple[bytes, int, Encoded | None]
+        self,
+        held: deque[tuple[bytes, int, int, Encoded | None]],
+        piece: tuple[bytes, int, int, Encoded | None],
     ) -> None:
         held.append(piece)
         self._held_bytes += len(piece[0])
@@ -212,7 +234,7 @@ class LinkHost:
                 return
             piece = pcm[at : at + REPLAY_BYTES]
             self._skip_to(begin + at // 2)
-            self._appended += len(piece) // 2
+            self._next_position += len(piece) // 2
             if self.link.input_format == "pcm":
                 self.link.replay_audio(piece)
             else:

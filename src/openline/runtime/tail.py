@@ -13,6 +13,7 @@ IDLE_MS = 1_000
 SPOKEN_MS = 31_000
 """Half a minute of an utterance (DESIGN §5) with what comes before it: 1.5 MB, for the one who speaks."""
 SAMPLES_PER_MS = 24
+IDLE_SAMPLES, SPOKEN_SAMPLES = IDLE_MS * SAMPLES_PER_MS, SPOKEN_MS * SAMPLES_PER_MS
 
 
 class CallerTail:
@@ -26,14 +27,21 @@ class CallerTail:
         self._complete_from = 0
         """From here on everything that came is kept."""
 
-    def add(self, start: int, pcm: bytes, *, is_speech: bool) -> None:
+    def add(self, start: int, pcm: bytes, is_speech: bool) -> None:
         self._frames.append((start, pcm))
-        self._samples += len(pcm) // 2
-        limit = (SPOKEN_MS if is_speech else IDLE_MS) * SAMPLES_PER_MS
-        while self._samples > limit:
-            first, dropped = self._frames.popleft()
-            self._samples -= len(dropped) // 2
-            self._complete_from = first + len(dropped) // 2
+        samples = self._samples + (len(pcm) >> 1)
+        if samples > IDLE_SAMPLES and not (is_speech and samples <= SPOKEN_SAMPLES):
+            samples = self._trim(samples, SPOKEN_SAMPLES if is_speech else IDLE_SAMPLES)
+        self._samples = samples
+
+    def _trim(self, samples: int, limit: int) -> int:
+        frames = self._frames
+        while samples > limit:
+            first, dropped = frames.popleft()
+            size = len(dropped) >> 1
+            samples -= size
+            self._complete_from = first + size
+        return samples
 
     @property
     def kept_from(self) -> int:

@@ -127,6 +127,21 @@ def token_hash(token: str) -> str:
 class RealtimeConnection:
     """A ``SocketHandler`` for the socket and a ``Client`` for the runtime. Lives as long as its socket."""
 
+    __slots__ = (
+        *("_admission", "_attached_seq", "_driver", "_gateway", "_hear", "_ids", "_is_closed", "_outbox"),
+        *(
+            "_pending",
+            "_request",
+            "_retrievals",
+            "_shown",
+            "_shows_server_tools",
+            "_socket",
+            "_task",
+            "_token",
+        ),
+        *("_view", "_wishes", "conn", "opted_in", "pacing_ms", "role"),
+    )
+
     def __init__(
         self, socket: ClientSocket, gateway: Gateway, admission: Admission, request: UpgradeRequest
     ) -> None:

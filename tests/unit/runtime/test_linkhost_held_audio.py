@@ -65,13 +65,13 @@ def test_audio_from_before_the_opening_comes_first_and_in_order() -> None:
         link, driver = SlowLink(), Driver()
         host = await opening(link, driver)
         for number in range(3):
-            host.append(numbered(number), 480 * number)
+            host.append(numbered(number), 480 * number, 480 * (number + 1))
         assert not link.heard
         link.may_open.set()
         while not driver.offered:
             await asyncio.sleep(0)
         assert isinstance(driver.offered[0], i.LinkOpened)
-        host.append(numbered(3), 480 * 3)
+        host.append(numbered(3), 480 * 3, 480 * 4)
         assert bytes(link.heard) == b"".join(numbered(number) for number in range(4))
         assert host.map.to_track(480 * 2) == 480 * 2
 
@@ -84,7 +84,7 @@ def test_a_link_that_takes_for_ever_keeps_the_newest_half_minute() -> None:
         host = await opening(link, driver)
         count = HELD_MAX_MS // 20 + 50
         for number in range(count):
-            host.append(numbered(number), 480 * number)
+            host.append(numbered(number), 480 * number, 480 * (number + 1))
         link.may_open.set()
         while not driver.offered:
             await asyncio.sleep(0)

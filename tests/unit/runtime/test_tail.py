@@ -13,8 +13,8 @@ def numbered(number: int) -> bytes:
 
 def test_what_is_kept_is_read_by_its_place_with_silence_in_between() -> None:
     tail = CallerTail()
-    tail.add(FRAME, numbered(1), is_speech=False)
-    tail.add(3 * FRAME, numbered(2), is_speech=False)
+    tail.add(FRAME, numbered(1), False)
+    tail.add(3 * FRAME, numbered(2), False)
     assert tail.read(0, 5 * FRAME) == bytes(960) + numbered(1) + bytes(960) + numbered(2) + bytes(960)
     assert tail.read(FRAME + 100, FRAME + 101) == numbered(1)[:2]
     assert tail.read(FRAME, FRAME) == b""
@@ -25,7 +25,7 @@ def test_while_nobody_speaks_a_second_is_kept_and_half_a_minute_of_who_does() ->
         tail = CallerTail()
         frames = limit * SAMPLES_PER_MS // FRAME + 10
         for number in range(frames):
-            tail.add(number * FRAME, numbered(number), is_speech=is_speech)
+            tail.add(number * FRAME, numbered(number), is_speech)
         assert tail.read(9 * FRAME, frames * FRAME) == b"", "a part of it is gone: then it is not to be had"
         kept = tail.read(10 * FRAME, frames * FRAME)
         assert len(kept) == limit * SAMPLES_PER_MS * 2
