@@ -35,9 +35,9 @@ class Histogram:
         if len(self.counts) != BUCKETS:
             raise ValueError(f"histogram: expected {BUCKETS} buckets; got {len(self.counts)}")
 
-    def add_ns(self, ns: int) -> None:
-        """Count one duration; a negative one (clocks of two machines) counts as 0."""
-        self.counts[bucket(max(0, ns) // 1000)] += 1
+    def add_ns(self, ns: int, weight: int = 1) -> None:
+        """Count one duration, for ``weight`` of its like; a negative one (clocks of two machines) counts as 0."""
+        self.counts[bucket(max(0, ns) // 1000)] += weight
 
     @property
     def total(self) -> int:

@@ -32,9 +32,12 @@ STAMP_BYTES = 8
 TICK_NS = 5_000_000
 """Resolution of the wheel: 8 slots in a 40 ms chunk, so at most 1/8 of the sessions are due together."""
 _MICROSECONDS_MASK = (1 << 44) - 1
+TIMED_EVERY = 8
+"""One frame of the callers in so many is timed: the double must not cost what it measures."""
 _STALE_NS = 60_000_000_000
 """A stamp further away than this is no stamp (a client that sends ordinary audio)."""
 WRITE_EVERY_NS = 250_000_000
+BODIES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,22 @@ class LoadStatistics:
     """Counters over all load links of the process; written to ``path`` (JSON) four times a second of traffic.
 
     ``at_ns`` in the file is the monotonic time of that writing: rates are taken between two of them.
+    ``up``: one caller's frame in eight is timed and counts for eight.
     """
+
+    __slots__ = (
+        *(
+            "_path",
+            "chunks_down",
+            "finished",
+            "frames_up",
+            "responses",
+            "texts_down",
+            "turns",
+            "up",
+            "written_ns",
+        ),
+    )
 
     def __init__(self, path: Path | None = None) -> None:
         self.up = Histogram()
@@ -86,17 +104,17 @@ class LoadStatistics:
         self.responses = 0
         self.finished = 0
         self._path = path
-        self._written_ns = 0
+        self.written_ns = 0
 
     def snapshot(self) -> dict[str, object]:
         names = ("frames_up", "chunks_down", "texts_down", "turns", "responses", "finished")
         counts = {name: getattr(self, name) for name in names}
-        return {"at_ns": self._written_ns, **counts, "up": self.up.sparse()}
+        return {"at_ns": self.written_ns, **counts, "up": self.up.sparse()}
 
     def write_if_due(self, now_ns: int) -> None:
-        if self._path is None or now_ns - self._written_ns < WRITE_EVERY_NS:
+        if self._path is None or now_ns - self.written_ns < WRITE_EVERY_NS:
             return
-        self._written_ns = now_ns
+        self.written_ns = now_ns
         # Replaced in one go: the harness must never read half a file.
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(self.snapshot()))
@@ -171,6 +189,21 @@ class _Stream:
 
 
 class LoadLink(ModelLink):
+    __slots__ = (
+        *(
+            "_asked",
+            "_detects",
+            "_ears",
+            "_padding",
+            "_plan",
+            "_push",
+            "_shared",
+            "_sink",
+            "_statistics",
+            "_stream",
+        ),
+    )
+
     def __init__(self, shared: LoadLinkFactory) -> None:
         self._shared = shared
         self._plan = shared.plan
@@ -178,6 +211,8 @@ class LoadLink(ModelLink):
         self._ears = ScriptedEars(
             start_ms=self._plan.start_ms, silence_ms=self._plan.silence_ms or 200, mark_offset=STAMP_BYTES
         )
+        self._push = self._ears.push
+        self._statistics = shared.statistics
         self._detects = True
         self._padding = 0
         self._stream: _Stream | None = None
@@ -193,13 +228,14 @@ class LoadLink(ModelLink):
         self._stream = None
 
     def append_audio(self, pcm: bytes) -> None:
-        shared = self._shared
-        now = shared.clock_ns()
-        shared.statistics.frames_up += 1
-        delay = now - int.from_bytes(pcm[:STAMP_BYTES], "little")
-        if 0 <= delay < _STALE_NS:
-            shared.statistics.up.add_ns(delay)
-        heard = self._ears.push(pcm)
+        statistics = self._statistics
+        statistics.frames_up = count = statistics.frames_up + 1
+        # Moved on now and then: sessions come round in one order, and the same ones must not be taken each time.
+        if (count + (count >> 11)) % TIMED_EVERY == 0:
+            delay = self._shared.clock_ns() - int.from_bytes(pcm[:STAMP_BYTES], "little")
+            if 0 <= delay < _STALE_NS:
+                statistics.up.add_ns(delay, TIMED_EVERY)
+        heard = self._push(pcm)
         if heard is not None and self._detects and self._sink is not None:
             self._hear(heard, self._sink)
 
@@ -282,21 +318,23 @@ class LoadLink(ModelLink):
         sink = self._sink
         if sink is None or self._stream is not stream:
             return False
-        plan, statistics = self._plan, self._shared.statistics
-        stream.left -= 1
+        plan, statistics, response = self._plan, self._statistics, stream.response
+        stream.left = left = stream.left - 1
+        number, characters = stream.number, stream.characters
         for _ in range(plan.texts_per_audio):
-            stream.number += 1
-            is_marked = stream.number % plan.mark_every == 0 or stream.left == 0
+            number += 1
+            is_marked = left == 0 or number % plan.mark_every == 0
             text = f"~{due_ns // 1000 & _MICROSECONDS_MASK:011x}" if is_marked else "so "
-            stream.characters += len(text)
-            sink.text_delta(stream.response, 0, text)
-        bodies = self._shared.bodies
-        pcm = due_ns.to_bytes(STAMP_BYTES, "little") + bodies[stream.number % len(bodies)]
-        sink.audio_delta(stream.response, 0, pcm, stream.characters)
+            characters += len(text)
+            sink.text_delta(response, 0, text)
+        stream.number, stream.characters = number, characters
+        pcm = due_ns.to_bytes(STAMP_BYTES, "little") + self._shared.bodies[number % BODIES]
+        sink.audio_delta(response, 0, pcm, characters)
         statistics.texts_down += plan.texts_per_audio
         statistics.chunks_down += 1
-        statistics.write_if_due(due_ns)
-        if stream.left > 0:
+        if due_ns - statistics.written_ns >= WRITE_EVERY_NS:
+            statistics.write_if_due(due_ns)
+        if left > 0:
             return True
         sink.message_finished(stream.response, 0)
         self._finish(stream.response, sink)
@@ -335,9 +373,9 @@ class LoadLinkFactory:
 
 
 def _noise_bodies(delta_ms: int) -> tuple[bytes, ...]:
-    """Quiet noise, 16 chunks: digital silence would make the recorder's and the network's work too light."""
+    """Quiet noise, ``BODIES`` chunks: digital silence would make the recorder's and the network's work too light."""
     chance = random.Random(8)
     samples = delta_ms * RATE // 1000 - STAMP_BYTES // 2
     return tuple(
-        array("h", (chance.randrange(-3000, 3000) for _ in range(samples))).tobytes() for _ in range(16)
+        array("h", (chance.randrange(-3000, 3000) for _ in range(samples))).tobytes() for _ in range(BODIES)
     )

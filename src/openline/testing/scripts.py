@@ -182,11 +182,24 @@ class ScriptedEars:
     frame at which the mark stands (8 behind a time stamp). ``at`` of stopped is the end of the speech.
     """
 
+    __slots__ = (
+        *(
+            "_is_speech",
+            "_last_loud_end",
+            "_mark",
+            "_onset",
+            "_start_samples",
+            "_text",
+            "position",
+            "silence_ms",
+        ),
+    )
+
     def __init__(self, *, start_ms: int = 60, silence_ms: int = 200, mark_offset: int = 0) -> None:
         self.position = 0
         self.silence_ms = silence_ms
         self._start_samples = start_ms * RATE // 1000
-        self._mark = slice(mark_offset, mark_offset + 2)
+        self._mark = mark_offset
         self._is_speech = False
         self._onset: int | None = None
         self._last_loud_end = 0
@@ -196,7 +209,7 @@ class ScriptedEars:
         """One frame as the client sent it, PCM16. At most one boundary comes of it."""
         begin = self.position
         self.position = begin + (len(pcm) >> 1)
-        if pcm[self._mark] == _LOUD_BYTES:
+        if pcm.startswith(_LOUD_BYTES, self._mark):
             return self._loud(begin, pcm)
         return None if self._onset is None else self._quiet()
 
