@@ -179,6 +179,8 @@ class SessionDriver:
         now = self._clock.now()
         step = self.session.handle(input_, now)
         if step.facts:
+            if self.link is not None:
+                self.link.state_changed()
             self._append(step, now)
             for client in self.clients.values():
                 client.show(self.session.state.epoch, step.first_seq, step.facts)
@@ -417,9 +419,10 @@ class SessionDriver:
         track = self.playout.track(item)
         if track is None:
             return
-        audio = self.codecs.to_listener(item, given, track.format, data)
-        if audio:  # An encoder may hold back a piece of a few samples.
-            self.playout.add_audio(item, audio, text_end)
+        if given != track.format:
+            data = self.codecs.to_listener(item, given, track.format, data)
+        if data:  # An encoder may hold back a piece of a few samples.
+            self.playout.put_audio(track, data, text_end)
 
     def finish_audio(self, item: ItemId) -> None:
         if rest := self.codecs.last_of(item):

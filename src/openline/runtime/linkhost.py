@@ -97,7 +97,7 @@ class LinkHost:
             "_made_at",
             "_next_position",
         ),
-        *("_task", "epoch", "late", "link", "map"),
+        *("_said", "_said_item", "_said_output", "_task", "epoch", "late", "link", "map"),
     )
 
     def __init__(self, driver: SessionDriver, epoch: int) -> None:
@@ -116,6 +116,10 @@ class LinkHost:
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._made_at = driver.heard_until
+        self._said: ResponseId | None = None
+        self._said_output = 0
+        self._said_item: ItemId | None = None
+        """What the last piece of content belonged to; looked up again after each step that changed the state."""
         self.late = 0
 
     # -- life
@@ -391,13 +395,20 @@ class LinkHost:
     def conversation(self) -> Sequence[Item]:
         return self._driver.session.state.conversation()
 
+    def state_changed(self) -> None:
+        """A step had facts: an item that was open may not be so any more."""
+        self._said = None
+
     def _item(self, response: ResponseId, output_index: int) -> ItemId | None:
         """The open item that content belongs to; late or unknown content has none and is counted."""
+        if response == self._said and output_index == self._said_output and not self._is_closed:
+            return self._said_item
         known = self._driver.session.state.responses.get(response) if not self._is_closed else None
         output = known.outputs.get(output_index) if known is not None and known.phase == "active" else None
         if output is None or output.phase != "open":
             self.late += 1
             return None
+        self._said, self._said_output, self._said_item = response, output_index, output.item_id
         return output.item_id
 
     def _offer(self, input_: i.Input) -> None:

@@ -109,6 +109,31 @@ class Playout:
     ``desk`` None: all audio waits in memory.
     """
 
+    __slots__ = (
+        *(
+            "_anchor",
+            "_clock",
+            "_dropped_ms",
+            "_due",
+            "_held_at",
+            "_hooks",
+            "_is_releasing",
+            "_kept",
+            "_loop",
+        ),
+        *(
+            "_queue",
+            "_queued_ms",
+            "_released",
+            "_sent",
+            "_spool",
+            "_timer",
+            "_tracks",
+            "is_listening",
+            "lead_ms",
+        ),
+    )
+
     def __init__(
         self,
         hooks: PlayoutHooks,
@@ -158,12 +183,17 @@ class Playout:
     def add_audio(self, item: ItemId, pcm: bytes, text_end: int) -> None:
         """``pcm`` in the track's format."""
         track = self._tracks.get(item)
-        if track is None:
-            return
-        size = CHUNK_MAX_MS * track.bytes_per_ms
+        if track is not None:
+            self.put_audio(track, pcm, text_end)
+
+    def put_audio(self, track: Track, pcm: bytes, text_end: int) -> None:
+        """``add_audio`` for a track of this tape."""
+        bytes_per_ms = BYTES_PER_MS if track.format == "pcm" else G711_BYTES_PER_MS
+        size = CHUNK_MAX_MS * bytes_per_ms
         if len(pcm) <= size:
-            if self._leaves_at_once(len(pcm) / track.bytes_per_ms):
-                self._pass_through(track, pcm, text_end)
+            now, ms = self._clock(), len(pcm) / bytes_per_ms
+            if self._leaves_at_once(ms, now):
+                self._pass_through(track, pcm, ms, text_end, now)
                 return
             self._add_chunk(track, pcm)
         else:
@@ -173,7 +203,7 @@ class Playout:
             track.marks.append((track.audio_ms, text_end))
         self._release()
 
-    def _leaves_at_once(self, ms: float) -> bool:
+    def _leaves_at_once(self, ms: float, now: float) -> bool:
         """A chunk so long may go out now: the way of nearly all audio of a model that speaks in real
         time. What follows then is what ``_add_chunk`` and ``_release`` would do, without queue and spool."""
         if self._queue or self._is_releasing or not self.is_listening:
@@ -182,13 +212,13 @@ class Playout:
             return True
         if self._held_at is not None:
             return False
-        ahead = self._released + min(0.0, ms - self.lead_ms)
-        return self._played_at(self._clock()) >= ahead - 0.001
+        lead = ms - self.lead_ms
+        ahead = self._released + lead if lead < 0.0 else self._released
+        return self._played_at(now) >= ahead - 0.001
 
-    def _pass_through(self, track: Track, pcm: bytes, text_end: int) -> None:
-        now = self._clock()
-        chunk = _Chunk(pcm, len(pcm), ms=len(pcm) / track.bytes_per_ms, item=track)
-        track.audio_ms += chunk.ms
+    def _pass_through(self, track: Track, pcm: bytes, ms: float, text_end: int, now: float) -> None:
+        chunk = _Chunk(pcm, len(pcm), ms=ms, item=track)
+        track.audio_ms += ms
         if text_end:
             track.marks.append((track.audio_ms, text_end))
         self._is_releasing = True
@@ -370,7 +400,8 @@ class Playout:
 
     def _played_at(self, now: float) -> float:
         position, since = self._anchor
-        return min(self._released, position + (now - since) * 1000)
+        played = position + (now - since) * 1000
+        return played if played < self._released else self._released
 
     def _settle_clock(self) -> None:
         now = self._clock()

@@ -93,8 +93,8 @@ def audio_delta(
 ) -> bytes:
     """``pcm``: PCM16 24 kHz mono, an even number of bytes; 40–200 ms a frame is what clients expect."""
     prefix = _delta_prefix("response.output_audio.delta", response_id, item_id, output_index, "")
-    # msgspec writes bytes as base64 text.
-    return b'%b%b","delta":%b}' % (prefix, event_id.encode(), _encode(pcm))
+    # msgspec writes bytes as base64 text. Joined: formatting would grow its buffer and copy the audio once more.
+    return b"".join((prefix, event_id.encode(), b'","delta":', _encode(pcm), b"}"))
 
 
 def text_delta(
@@ -108,7 +108,7 @@ def transcript_delta(
     event_id: str, response_id: ResponseId, item_id: ItemId, output_index: int, text: str
 ) -> bytes:
     prefix = _delta_prefix("response.output_audio_transcript.delta", response_id, item_id, output_index, "")
-    return b'%b%b","delta":%b}' % (prefix, event_id.encode(), _encode(text))
+    return b"".join((prefix, event_id.encode(), b'","delta":', _encode(text), b"}"))
 
 
 def arguments_delta(
