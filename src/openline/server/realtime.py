@@ -29,7 +29,8 @@ from openline.server.admission import Admission
 from openline.server.outbox import Outbox
 from openline.server.socket import ClientSocket
 from openline.server.upgrade import UpgradeRequest
-from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
+from openline.server.wishes import PACING_DEFAULT_MS, Wishes
+from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, TurnId
 from openline.wire import client_events as c
 from openline.wire import frames
 from openline.wire.envelope import decode_facts
@@ -44,70 +45,9 @@ log = logging.getLogger("openline.server")
 FATAL, UNAUTHORIZED, ENDED, ELSEWHERE, SLOW = 4000, 4401, 4410, 4503, 4413
 PENDING_MAX = 10_000
 """Commands held while a session is being opened or the log is saturated: a burst, not a backlog."""
-PACING_DEFAULT_MS = 500
 BUFFER_MAX_MS = 60_000
 """An uncommitted input buffer counts back at most so far: what the recognizer keeps (runtime.ears)."""
 RATE = 24_000
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the URL asks for (DESIGN §5)."""
-
-    session_id: SessionId | None
-    after: tuple[Epoch, Seq, int] | None
-    after_text: str | None
-    role: Role
-    pacing_ms: int | None
-    strict: bool
-    model: str
-    server_tools: bool
-    transcribes: bool
-
-    @classmethod
-    def of(cls, request: UpgradeRequest) -> Wishes:
-        """Raises ClientProtocolError for a value that is not one of those allowed."""
-        role = request.query_one("role") or "speaker"
-        if role not in ("speaker", "texter", "observer"):
-            raise _invalid("role", "speaker, texter or observer")
-        after_text = request.query_one("after")
-        after = frames.parse_event_id(after_text) if after_text else None
-        if after_text and after is None:
-            raise _invalid("after", "an event_id such as 'evt_1_42_0'")
-        intent = request.query_one("intent")
-        if intent not in (None, "transcription"):
-            raise _invalid("intent", "transcription, or none")
-        return cls(
-            SessionId(request.query_one("session_id") or "") or None,
-            after,
-            after_text,
-            cast(Role, role),
-            _pacing(request.query_one("pacing")),
-            request.query_one("errors") == "strict",
-            request.query_one("model") or "",
-            _server_tools(request.query_one("server_tools")),
-            intent is not None,
-        )
-
-
-def _invalid(name: str, expected: str) -> ClientProtocolError:
-    return ClientProtocolError(f"Invalid '{name}': expected {expected}.", code="invalid_value", param=name)
-
-
-def _pacing(text: str | None) -> int | None:
-    if text is None:
-        return PACING_DEFAULT_MS
-    if text == "off":
-        return None
-    if not text.isdecimal() or not 20 <= int(text) <= 60_000:
-        raise _invalid("pacing", "'off' or milliseconds from 20 to 60000")
-    return int(text)
-
-
-def _server_tools(text: str | None) -> bool:
-    if text not in (None, "shown"):
-        raise _invalid("server_tools", "'shown', or nothing")
-    return text is not None
 
 
 @dataclass(frozen=True, slots=True)
