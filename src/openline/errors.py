@@ -96,6 +96,12 @@ class SpeechError(OpenlineError):
     code = "speech_failed"
 
 
+def for_log(error: BaseException) -> str:
+    """What an operator may read of an error. The messages of links and of speech parts name the server, the cause
+    and the remedy, and hold nothing that anybody said; those of other errors may, so only their kind is told."""
+    return str(error) if isinstance(error, (LinkError, SpeechError)) else type(error).__name__
+
+
 class SessionError(OpenlineError):
     code = "session_error"
 

@@ -135,6 +135,23 @@ def test_a_wrong_key_is_said_in_the_gateways_words(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- sessions, tail, trace
 
 
+def test_a_model_and_a_recognizer_that_are_not_there_are_no_silence(tmp_path: Path) -> None:
+    """Nobody listens on port 1: the terminal says that it failed, and the gateway's log says where and why."""
+    urls = ("--llm-url", "http://127.0.0.1:1/v1", "--llm-model", "m", "--stt-url", "http://127.0.0.1:1/v1")
+    with GatewayProcess(tmp_path / "data", (*urls, "--stt-model", "w", "--synthesizer", "tone")) as gateway:
+        typed = talk(gateway, "--text", "hello")
+        spoken = talk(gateway, "--wav", str(RECORDING))
+        as_rows = talk(gateway, "--text", "hello", "--json")
+    assert typed.returncode == 1
+    assert "The reply failed (link_unavailable)" in typed.stdout
+    assert spoken.returncode != 0
+    assert "was not recognised (error)" in spoken.stderr
+    assert as_rows.returncode == 1
+    said = gateway.errors.read_text()
+    assert "language model at 127.0.0.1:1 cannot be reached" in said
+    assert "recognizer at 127.0.0.1:1: failed" in said
+
+
 def test_sessions_are_the_same_over_http_and_from_the_directory(gateway: GatewayProcess) -> None:
     over_http, from_disk = from_both(gateway, "sessions")
     assert over_http == from_disk

@@ -25,6 +25,8 @@ GIVE_BACK_EVERY_S = 30.0
 """How often free memory goes back to the system. After a stall the heap is full of holes where audio waited, and
 the C library returns only what lies at its end; a search takes a millisecond or a few."""
 SWITCH_S = 0.0005
+CHATTY = ("httpx", "picows.client")
+"""Libraries that write a line for each request or socket, with its address; with ``--log-level debug`` they may."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    if settings.log_level != "debug":
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
     try:
         agent = load_agent(options.agent) if options.agent else None
         with asyncio.Runner(loop_factory=bootstrap.loop_factory()) as runner:
@@ -88,7 +93,7 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
     running = await bootstrap.start(settings, agent, on_fatal=lambda error: end(EXIT_FATAL))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, 0)
-    _announce(running, settings, as_json)
+    _announce(running, settings, model_in_words(settings, agent), as_json)
     # What the start made lives as long as the process: no collection walks over it again (30 ms each time).
     gc.freeze()
     # Whole-heap collections stop all calls for 40 ms at 300 sessions and find little: reference counts free
@@ -119,14 +124,34 @@ async def _give_back() -> None:
         await asyncio.to_thread(trim, 0)
 
 
-def _announce(running: Running, settings: Settings, as_json: bool) -> None:
+def model_in_words(settings: Settings, agent: Agent | None) -> str:
+    """What hears, thinks and speaks: whoever set a URL sees that it counts."""
+    if settings.model.startswith("openai/"):
+        return f"{settings.model} at {settings.upstream_url}"
+    if settings.model != "embedded":
+        return settings.model
+    parts = (
+        ("hears", agent.stt if agent else None, settings.stt_model, settings.stt_url),
+        ("thinks", agent.llm if agent else None, settings.llm_model, settings.llm_url),
+        ("speaks", agent.tts if agent else None, settings.tts_model, settings.tts_url),
+    )
+    told = [
+        f"{does}: {'the agent' if own is not None else f'{model} at {url}'}"
+        for does, own, model, url in parts
+        if own is not None or url
+    ]
+    return "; ".join(["embedded pipeline", *told])
+
+
+def _announce(running: Running, settings: Settings, model: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"url": running.url, "port": running.port, "pid": os.getpid()}), flush=True)
         return
     print(f"listening on {running.url}", flush=True)
     print(f"  console   {running.url}/console")
     print(f"  realtime  {running.url.replace('http', 'ws', 1)}/v1/realtime   (base_url {running.url}/v1)")
-    print(f"  data      {settings.data}   recording {settings.record}   model {settings.model}")
+    print(f"  data      {settings.data}   recording {settings.record}")
+    print(f"  model     {model}")
     for note in running.notes:
         print(f"  note      {note}")
     sys.stdout.flush()

@@ -117,7 +117,12 @@ class Conversation:
         ends = ("openline.turn.committed", "openline.turn.abandoned")
         turn = await call.wait_for(lambda e: e["type"] in ends, since=mark, timeout_s=REPLY_TIMEOUT_S)
         if turn["type"] == "openline.turn.abandoned":
-            raise ConfigError(f"{self._options.wav}: no speech was found in it.")
+            if turn["reason"] == "no_speech":
+                raise ConfigError(f"{self._options.wav}: no speech was found in it.")
+            raise ConfigError(
+                f"{self._options.wav}: what it says was not recognised ({turn['reason']}).",
+                hint="The gateway's log says why.",
+            )
         await self._whole_reply(mark)
 
     async def _whole_reply(self, mark: int) -> None:
@@ -209,7 +214,7 @@ class Conversation:
             }
             shown.get("openline", {}).pop("token", None)
             print(json.dumps(shown), flush=True)
-            self._failed = self._failed or event["type"] == "error"
+            self._failed = self._failed or event["type"] == "error" or _why_failed(event) is not None
             return
         match event["type"]:
             case "openline.turn.partial":
@@ -227,6 +232,9 @@ class Conversation:
             case "error":
                 self._failed = True
                 self._line("error", "red", event["error"]["message"])
+            case "response.done" if (why := _why_failed(event)) is not None:
+                self._failed = True
+                self._line("error", "red", f"The reply failed ({why}); the gateway's log says why.")
             case _:
                 pass
 
@@ -236,6 +244,14 @@ class Conversation:
     def _line(self, name: str, style: str, text: str) -> None:
         for line in self._term.wrapped(text, indent=7, first=self._who(name, style)):
             self._term.line(line)
+
+
+def _why_failed(event: Event) -> str | None:
+    """The code of a reply that failed; None for every other event."""
+    if event["type"] != "response.done" or event["response"]["status"] != "failed":
+        return None
+    details = event["response"].get("status_details") or {}
+    return str((details.get("error") or {}).get("code") or "unknown")
 
 
 async def _read_line(prompt: str) -> str | None:

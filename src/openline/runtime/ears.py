@@ -13,7 +13,7 @@ from typing import Any
 
 from openline.core.floor import STARVED_MS, Floor, FloorSettings, Hold, Release, Started, Stopped
 from openline.core.model import SessionConfig
-from openline.errors import OpenlineError
+from openline.errors import OpenlineError, for_log
 from openline.ports import (
     SPEECH_RATE,
     WIRE_RATE,
@@ -163,9 +163,12 @@ class Ears:
             self._stream.push(frame)
         except OpenlineError as error:
             # The turn must end: the session would wait for it, and say nothing, for as long as the call lasts.
-            log.warning("recognizer refused audio: %s", error.code)
             self._drop_stream()
-            self._sink.turn_failed(None, error.code)
+            self._fail(None, error)
+
+    def _fail(self, item_id: ItemId | None, error: OpenlineError) -> None:
+        log.warning("an utterance was not recognised: %s", for_log(error))
+        self._sink.turn_failed(item_id, error.code)
 
     def _follow(self, event: object) -> None:
         match event:
@@ -190,8 +193,7 @@ class Ears:
         try:
             self._stream = self._recognizer.stream(self._partial, grammar=self._grammar)
         except OpenlineError as error:
-            log.warning("recognizer takes no utterance: %s", error.code)
-            self._sink.turn_failed(None, error.code)
+            self._fail(None, error)
             return
         self._push(self._kept.slice(start, self._fed))
 
@@ -215,7 +217,7 @@ class Ears:
         try:
             result = await stream.finish()
         except OpenlineError as error:
-            self._sink.turn_failed(item_id, error.code)
+            self._fail(item_id, error)
         except asyncio.CancelledError:
             await stream.cancel()
             raise
@@ -251,7 +253,7 @@ class Ears:
         except OpenlineError as error:
             if stream is not None:
                 self._spawn(stream.cancel())
-            self._sink.turn_failed(item_id, error.code)
+            self._fail(item_id, error)
             return
         self._spawn(self._decide(stream, item_id, start, end))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openline.core import inputs as i
 from openline.core.model import AudioFormat, AudioRange, Item, Problem, SessionConfig, Usage
-from openline.errors import LinkError, LinkRejected, OpenlineError
+from openline.errors import LinkError, LinkRejected, OpenlineError, for_log
 from openline.ports import LinkFactory, ModelLink
 from openline.types import CallId, ItemId, ResponseId
 
@@ -277,9 +277,9 @@ class LinkHost:
         if self._is_closed:
             return
         code = error.code if isinstance(error, OpenlineError) else "link_unavailable"
-        # A LinkError's message is for people and holds nothing that anybody said; other errors may.
-        why = str(error) if isinstance(error, LinkError) else type(error).__name__
-        log.warning("link of session %s lost: %s (%s)", self._driver.session.state.session, code, why)
+        log.warning(
+            "link of session %s lost: %s (%s)", self._driver.session.state.session, code, for_log(error)
+        )
         cuts = self._driver.playout.cuts()
         permanent = isinstance(error, LinkRejected)
         cause = error.cause if isinstance(error, LinkError) else ""

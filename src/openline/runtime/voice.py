@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from openline.core.model import Usage
-from openline.errors import OpenlineError
+from openline.errors import OpenlineError, for_log
 from openline.ports import (
     LanguageModel,
     LinkSink,
@@ -70,6 +70,8 @@ class Reply:
             error = next((e for e in failures.exceptions if isinstance(e, OpenlineError)), None)
             if error is None:
                 log.exception("reply failed", exc_info=failures)
+            else:
+                log.warning("reply of session %s failed: %s", self._session, for_log(error))
             reason = f"failed:{error.code if error else 'internal_error'}"
         self._sink.response_finished(self._response, self._done.usage, reason)
 

@@ -363,7 +363,9 @@ def test_a_recognizer_that_fails_at_the_end_fails_the_turn_by_its_code() -> None
 
 
 @pytest.mark.parametrize("refuses", ["stream", "push"])
-def test_a_recognizer_that_takes_no_audio_fails_the_turn_and_the_next_one_is_heard(refuses: str) -> None:
+def test_a_recognizer_that_takes_no_audio_fails_the_turn_and_the_next_one_is_heard(
+    refuses: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def story() -> None:
         line = await Line("heard").start()
         line.recognizer.refuses = {refuses}
@@ -376,6 +378,7 @@ def test_a_recognizer_that_takes_no_audio_fails_the_turn_and_the_next_one_is_hea
         assert line.said()[-1][:3] == ("turn_final", None, "heard")
 
     run(story())
+    assert {"stream": "is not running", "push": "at most 60 s"}[refuses] in caplog.text
 
 
 @pytest.mark.parametrize("refuses", ["stream", "push"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openline.core.model import ResponseRequest, SessionConfig
-from openline.errors import LinkUnavailable, SpeechError
+from openline.errors import ClientProtocolError, LinkUnavailable, SpeechError
 from openline.ports import ResponseStart, Speech
 from openline.runtime.voice import AHEAD_MS, SENTENCES_MAX, Reply
 from openline.testing.llm import Call, Fail, Finish, Say, ScriptedModel, Wait, say
@@ -160,13 +160,24 @@ def test_why_the_model_stopped_is_said() -> None:
 
 
 @pytest.mark.parametrize("spoken", ["audio", "text"])
-def test_a_model_that_fails_ends_the_reply_by_its_code(spoken: Any) -> None:
+def test_a_model_that_fails_ends_the_reply_by_its_code(spoken: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
-        desk = Desk(say("so far. "), Fail(LinkUnavailable("gone")), modality=spoken)
+        gone = LinkUnavailable("qwen3 at 127.0.0.1: gone.", hint="Is it running?")
+        desk = Desk(say("so far. "), Fail(gone), modality=spoken)
         await desk.run()
         assert desk.reason == f"failed:{LinkUnavailable.code}"
 
     run(story())
+    assert "failed: qwen3 at 127.0.0.1: gone. Is it running?" in caplog.text
+
+
+def test_of_another_error_only_the_kind_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        await Desk(Fail(ClientProtocolError("a secret", code="invalid_value"))).run()
+
+    run(story())
+    assert "ClientProtocolError" in caplog.text
+    assert "a secret" not in caplog.text
 
 
 def test_a_voice_that_fails_ends_the_reply_and_closes_the_model() -> None:
