@@ -233,6 +233,8 @@ class Watch:
         talks = any(c.role != "observer" for c in state.connections.values())
         assert talks == (state.status == "live"), f"{state.status} with talkers: {talks}"
         assert len(state.held) <= HELD_MAX + 2, "plus a reply to tools and one owed again"
+        is_free = (state.active, state.turn, state.preparing) == (None, None, None) and state.has_talker
+        assert not (state.held and is_free), "what was held begins when the conversation is free"
         assert len(state.tokens) <= TOKENS_MAX and len(state.commands) <= COMMANDS_MAX
         assert sum(c.phase == "settled" for c in state.tools.values()) <= SETTLED_TOOLS_MAX
         if state.status in ("parked", "ended"):

@@ -195,7 +195,9 @@ def link_lost(draft: Draft, input_: i.LinkLost) -> None:
             draft.effect(e.SendError(connection.conn, "", problem))
     elif state.has_talker:
         request_link(draft, attempt + 1)
-        next_held(draft)
+    next_held(
+        draft
+    )  # After a refusal for good it fails, as whatever is asked for now: nobody would ever begin it.
 
 
 def link_renewed(draft: Draft, input_: i.LinkRenewed) -> None:

@@ -9,6 +9,7 @@ from core_call import (
     Call,
     begin_message,
     call_tool,
+    end_response,
     finish_reply,
     live_call,
     names,
@@ -220,3 +221,19 @@ def test_a_refused_link_fails_also_what_waits_for_it_and_asks_for_nothing_again(
     call.give(i.CreateResponse(ResponseRequest(), ConnectionId("again")))
     step = call.give(i.LinkLost(2, "link_rejected", permanent=True))
     assert names(step) == ["link.lost", "response.done"]
+
+
+def test_what_was_held_for_a_free_conversation_is_refused_with_the_link() -> None:
+    """A tool's result came while the caller spoke: its reply waits for the turn, and the turn ends with the link."""
+    call = live_call(SessionConfig(tools=TOOLS))
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    end_response(call)
+    call.give(i.SpeechStarted(1, 96_000))
+    call.give(i.ToolSettled(CallId("call_1"), 1, "succeeded", "noon"))
+    assert [request.origin for request in call.session.state.held] == ["tool"]
+    step = call.give(i.LinkLost(1, "link_rejected", permanent=True))
+    assert names(step) == ["link.lost", "turn.abandoned", "response.created", "response.done"]
+    assert call.session.state.held == []
+    assert call.session.state.link.phase == "closed"
+    call.check_replay()
