@@ -168,7 +168,7 @@ def _link_renewed(state: State, fact: f.LinkRenewed, now: Now) -> None:
 def _outlive(state: State) -> None:
     """What is made but still plays is no part of the conversation that the next connection is given."""
     for response in state.responses.values():
-        response.outlived_link = response.outlived_link or response.phase == "generated"
+        response.outlived_link = response.phase == "generated"
 
 
 # --------------------------------------------------------------------------------------------------- turns
@@ -296,10 +296,6 @@ def _item_heard(state: State, fact: f.ItemHeard, now: Now) -> None:
     state.entries.replace(
         Entry(entry.item, entry.audio_ms, fact.audio_end_ms, fact.text_end, fact.source, now.mono_ns)
     )
-    for response in state.responses.values():
-        for output in response.outputs.values():
-            if output.item_id == fact.item_id:
-                output.heard_ms = fact.audio_end_ms
     lull = state.lull
     if lull is not None and fact.item_id in lull.unplayed:
         lull.unplayed.remove(fact.item_id)
@@ -396,9 +392,9 @@ def _output_item_done(state: State, fact: f.OutputItemDone, now: Now) -> None:
 
 
 def _as_shown(item: Item, shown_end: int | None) -> Item:
-    if shown_end is None or not item.content or item.content[0].text is None:
+    if shown_end is None or not item.content:
         return item
-    return replace(item, content=(replace(item.content[0], text=item.content[0].text[:shown_end]),))
+    return replace(item, content=(replace(item.content[0], text=item.text[:shown_end]),))
 
 
 def _response_generated(state: State, fact: f.ResponseGenerated, now: Now) -> None:
@@ -456,11 +452,8 @@ def _tool_started(state: State, fact: f.ToolStarted, now: Now) -> None:
 def _tool_settled(state: State, fact: f.ToolSettled, now: Now) -> None:
     call = state.tools[fact.call_id]
     call.phase = advance("tool", call.phase, "settled")
-    entry = state.entries.get(fact.item.id) if fact.item is not None else None
-    if entry is not None and fact.item is not None:
-        state.entries.replace(entry._replace(item=fact.item))
-    if len(state.tools) <= SETTLED_TOOLS_MAX:
-        return
+    if fact.item is not None:
+        state.entries.replace(state.entries[fact.item.id]._replace(item=fact.item))
     settled = [call_id for call_id, known in state.tools.items() if known.phase == "settled"]
     _forget_calls(state, settled[: max(0, len(settled) - SETTLED_TOOLS_MAX)])
 
@@ -472,7 +465,8 @@ def _forget_calls(state: State, calls: Iterable[CallId]) -> None:
 
 
 def _silence_exceeded(state: State, fact: f.SilenceExceeded, now: Now) -> None:
-    if fact.response_id is not None and fact.action == "retry":
+    if fact.action == "retry":
+        assert fact.response_id is not None, "only a response is asked for again"
         response = state.responses[fact.response_id]
         response.attempt += 1
         response.active_ns = now.mono_ns

@@ -99,10 +99,7 @@ class Floor:
         self.trace = trace
         self.state = "idle"
         self.is_playing = False
-        self._first = 0
-        self._last = 0
-        self._voice = 0
-        self._heard = 0
+        self._first = self._last = self._voice = self._heard = 0
         self._holding = False
 
     def reset(self) -> tuple[FloorEvent, ...]:

@@ -138,7 +138,7 @@ class History:
     def put(self, item: Item, previous: ItemId | None) -> None:
         """A new item behind ``previous``; None or "": before all others."""
         entry = Entry(item)
-        if previous and previous == self.last_id():
+        if previous == self.last_id():
             self._plain[item.id] = entry
         elif previous in self._plain or not self._blocks:
             self._plain = _with(self._plain, entry, previous)

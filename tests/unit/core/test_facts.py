@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from openline.core.facts import FACTS
+from openline.core import evolve
+from openline.core.facts import ALL_FACTS, FACTS
 
 COMMIT = """
     openline.session.started openline.session.owned session.updated openline.session.parked openline.session.ended
@@ -18,6 +19,7 @@ COMMIT = """
 NOTES = """
     openline.link.opened openline.link.requested openline.response.held openline.item.progressed
     openline.response.generated openline.recording.segment openline.media.dropped
+    openline.session.forked openline.link.renewed openline.turn.continued
 """
 EFFECTS = "openline.tool.started openline.tool.settled"
 ROWS = [
@@ -36,3 +38,8 @@ def test_each_fact_keeps_its_name_and_its_class(name: str, kind: str) -> None:
 def test_no_fact_is_lost() -> None:
     """Later versions may add facts; a log of today holds these."""
     assert {name for name, _ in ROWS} <= set(FACTS)
+
+
+def test_the_fold_names_every_fact_that_there_is() -> None:
+    """One that is forgotten there would change nothing, as one of a newer version does."""
+    assert set(evolve._EVOLVE) == set(ALL_FACTS)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from openline.core.floor import FLOOR, Floor, FloorSettings, Hold, Release, Started, Stopped
+from openline.core.floor import (
+    FLOOR,
+    STARVED_MS,
+    Floor,
+    FloorSettings,
+    Hold,
+    Release,
+    Started,
+    Stopped,
+)
 
 FRAME = 768
 
 
 def test_defaults() -> None:
     assert FloorSettings() == FloorSettings(0.5, 500, 300, 96, 160)
+    assert STARVED_MS == 400
 
 
 def play(floor: Floor, frames: str) -> list[object]:
@@ -41,6 +51,11 @@ def test_the_window_of_silence_is_exact(silence_ms: int, frames: int) -> None:
 @pytest.mark.parametrize(("chance", "begins"), [("4", False), ("5", True), ("6", True)])
 def test_speech_begins_at_the_threshold_itself(chance: str, begins: bool) -> None:
     assert bool(play(Floor(FloorSettings()), chance * 3)) == begins
+
+
+@pytest.mark.parametrize(("samples", "begins"), [(96 * 24 - 1, False), (96 * 24, True)])
+def test_the_voice_that_begins_speech_is_counted_to_the_sample(samples: int, begins: bool) -> None:
+    assert bool(Floor(FloorSettings()).frame(0, samples, 1.0)) == begins
 
 
 def test_speech_goes_on_down_to_the_threshold_less_its_hysteresis() -> None:

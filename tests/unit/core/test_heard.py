@@ -118,6 +118,18 @@ def test_a_cut_of_an_open_call_and_of_open_text_is_no_matter_of_hearing() -> Non
     assert (shown.shown_end, shown.audio_ms, shown.item.content[0].text) == (5, 0, "It is")
 
 
+def test_a_checkpoint_is_of_one_item() -> None:
+    """After a crash nothing else is known of what was being made."""
+    call, response = reply_under_way()
+    call.give(i.MessageStarted(1, response, 2))
+    first, _, third = call.session.state.responses[response].outputs.values()
+    call.give(i.MessageProgress(response, 0, Cut(first.item_id, "It is", 900, 900, "paced")))
+    step = call.crash()
+    ended = {fact.item.id: fact for fact in step.facts if isinstance(fact, f.OutputItemDone)}
+    assert (ended[first.item_id].item.text, ended[first.item_id].audio_ms) == ("It is", 900)
+    assert (ended[third.item_id].item.text, ended[third.item_id].audio_ms) == ("", 0)
+
+
 def test_of_what_others_said_nothing_is_heard() -> None:
     call = live_call()
     speak(call, "what time is it")

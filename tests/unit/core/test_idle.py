@@ -231,6 +231,16 @@ def test_an_item_that_was_deleted_before_its_reply_ended_is_not_waited_for() -> 
     assert names(call.advance(5_000)[0])[0] == TIMEOUT
 
 
+def test_while_the_agent_speaks_nobody_is_waited_for() -> None:
+    """A reply that agent code asked for by itself began in the silence after the last one."""
+    call, item = answered()
+    played(call, item)
+    call.advance(3_000)
+    call.give(i.CreateResponse(SAY))
+    begin_message(call)
+    assert call.advance(7_999) == []
+
+
 def test_an_item_of_before_does_not_end_the_wait_for_this_one() -> None:
     call, item = answered()
     played(call, item)

@@ -184,6 +184,28 @@ def test_a_restart_forgets_that_a_link_was_refused_and_how_often_it_was_tried() 
     assert step.effects == (e.OpenLink(3, 0),)
 
 
+ASIDE = ResponseRequest(conversation="none", origin="agent")
+
+
+def test_what_agent_code_asks_after_a_restart_waits_for_somebody_whatever_was_refused_before_it() -> None:
+    """The refusal was told to whoever was there then; how long ago that was, no clock here knows."""
+    call = live_call()
+    call.give(i.LinkLost(1, "link_rejected", permanent=True))
+    call.crash()
+    step = call.give(i.CreateResponse(ASIDE))
+    assert (names(step), step.effects) == (["response.created"], ())
+    step = call.give(i.Attach(ConnectionId("again"), "speaker"))
+    assert step.effects == (e.OpenLink(2, 0),)
+
+
+def test_a_link_that_was_lost_with_nobody_there_is_not_refused() -> None:
+    call = live_call()
+    call.give(i.Detach(CONN))
+    call.give(i.LinkLost(1, "link_unavailable"))
+    step = call.give(i.CreateResponse(ASIDE))
+    assert (names(step), step.effects) == (["response.created"], ())
+
+
 def test_a_session_that_was_parked_starts_its_links_anew() -> None:
     call = live_call(resumable=False)
     call.give(i.LinkLost(1, "link_unavailable"))

@@ -272,6 +272,24 @@ def test_a_reply_that_is_only_played_is_not_stopped_on_the_link_when_its_playing
     assert (exceeded.waited_ms, exceeded.action) == (8_000, "give_up")
 
 
+def test_a_finished_item_is_a_sign_of_life_and_the_words_of_a_turn_are_none() -> None:
+    """The silence budget of 8 s runs from what the reply itself did last."""
+    call = live_call(SessionConfig(turn_detection=None))
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    item, response = begin_message(call), active_id(call)
+    call.advance(5_000)
+    call.give(i.MessageFinished(response, 0, "It is noon.", 2_000))
+    assert call.wake_ms == 5_000 + 8_000
+    call.advance(3_000)
+    call.give(i.CommitAudio(AudioRange(0, 24_000), CONN))
+    (said,) = call.session.state.untranscribed
+    call.give(i.TurnFinal(1, "hello", 0.9, AudioRange(0, 24_000), said))
+    assert call.wake_ms == 5_000 + 8_000
+    (step,) = call.advance(5_000)
+    assert names(step) == ["silence.exceeded", "response.done"]
+    assert item in call.session.state.entries
+
+
 def test_nobody_is_kept_waiting_who_is_not_there() -> None:
     call = live_call()
     speak(call, "what time is it")

@@ -94,6 +94,12 @@ def test_commands_of_opted_in_clients_are_known_afterwards_also_after_a_crash() 
     assert all(call.session.knows_command(f"cmd_{number}") for number in range(6))
 
 
+def test_a_command_without_an_id_is_never_taken_for_one_that_was_given_before() -> None:
+    call = live_call(opted_in=True)
+    call.give(i.ClearAudio(CONN))
+    assert not call.session.knows_command("")
+
+
 def test_commands_of_stock_clients_are_not_remembered_and_of_others_only_so_many() -> None:
     """Stock clients start their counters again on each connection."""
     stock = live_call()

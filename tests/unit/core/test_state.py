@@ -15,7 +15,9 @@ from core_call import (
     live_call,
     speak,
 )
+from openline.core import facts as f
 from openline.core import inputs as i
+from openline.core.evolve import evolve
 from openline.core.history import Entry
 from openline.core.model import (
     AudioRange,
@@ -28,7 +30,7 @@ from openline.core.model import (
     ToolSpec,
 )
 from openline.core.state import SETTLED_TOOLS_MAX, TOKENS_MAX, Connection, State
-from openline.types import CallId, ConnectionId, ItemId
+from openline.types import CallId, ConnectionId, ItemId, Now, Seq
 
 HINT = Item(ItemId("hint"), "message", "synthetic", "system", content=(Part("input_text", "Be kind."),))
 
@@ -221,3 +223,20 @@ def test_who_only_watches_does_not_talk() -> None:
     call.give(i.Attach(ConnectionId("screen"), "observer"))
     call.give(i.Detach(CONN))
     assert call.session.state.has_talker is False
+
+
+# ------------------------------------------------------------------------------------------------ facts that pass
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        f.SegmentRecorded("input", 0, 24_000, "input-0.opus", "00"),
+        f.MediaDropped("playout", 20, "oldest"),
+        f.SilenceExceeded(None, 8_000, "give_up"),
+    ],
+)
+def test_what_only_tells_of_media_and_of_waiting_has_its_place_and_no_other_effect(fact: f.Fact) -> None:
+    state = State()
+    evolve(state, fact, Now(5, 5))
+    assert state == State(seq=Seq(1))

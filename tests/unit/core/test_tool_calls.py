@@ -29,6 +29,7 @@ from openline.core.model import (
     ResponseRequest,
     SessionConfig,
     ToolSpec,
+    TurnDetection,
     Usage,
 )
 from openline.core.responses import HELD_MAX, TOOL_REPLIES_MAX
@@ -125,6 +126,33 @@ def test_a_result_that_finds_no_room_is_kept_and_not_announced() -> None:
         call.give(i.CreateResponse(SAY))
     step = call.give(settled("call_1"))
     assert names(step) == ["tool.settled"] and not step.is_rejected
+
+
+def test_a_turn_lets_go_of_the_calls_before_it_but_their_ids_stay_taken() -> None:
+    """The reply to the turn has their results; a log of years would be walked at each step otherwise."""
+    call = live_call(WITH_TOOLS)
+    speak(call, "what time is it, and what is on the screen")
+    call_tool(call, "clock", "call_done")
+    call_tool(call, "screen", "call_open", index=1)
+    end_response(call)
+    call.give(settled("call_done"))
+    speak(call, "hurry", start=96_000)
+    assert list(call.session.state.tools) == ["call_open"]
+    call_tool(call, "clock", "call_done")
+    (_, again) = call.session.state.tools
+    assert again != "call_done", "an id names one call"
+
+
+def test_a_call_of_a_reply_that_goes_on_is_not_let_go_by_a_turn() -> None:
+    """The speech did not cut the reply: its results are spoken to when it has ended."""
+    quiet = TurnDetection(interrupt_response=False)
+    call = live_call(SessionConfig(tools=TOOLS, turn_detection=quiet))
+    speak(call, "what time is it")
+    call_tool(call, "clock")
+    call.give(settled("call_1"))
+    assert names(speak(call, "hurry", start=96_000))[-1] == "response.held"
+    created = end_response(call).facts[-1]
+    assert isinstance(created, f.ResponseCreated) and created.request.origin == "tool"
 
 
 def test_a_model_that_calls_for_ever_is_stopped_until_the_user_speaks_again() -> None:

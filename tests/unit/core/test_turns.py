@@ -113,6 +113,14 @@ def test_a_turn_whose_words_are_awaited_keeps_its_deadline_when_the_link_is_refu
 # ------------------------------------------------------------------------------------------------ typed turns
 
 
+def test_what_agent_code_copies_in_is_no_turn_of_the_caller() -> None:
+    """It was somebody's turn before, in the conversation that it comes from."""
+    call = live_call()
+    copied = Item(ItemId("then"), "message", "user", "user", content=(Part("input_text", "hello"),))
+    call.give(i.CreateItem(copied))
+    assert names(call.give(i.CreateResponse(ResponseRequest(), CONN))) == ["response.created"]
+
+
 def test_what_was_typed_stays_to_be_taken_when_something_else_is_said() -> None:
     call = live_call()
     for text in ("two bolts", "and hinges"):
