@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from openline.core import evolve
-from openline.core.facts import ALL_FACTS, FACTS
+from openline.core.facts import ALL_FACTS, FACTS, LinkLost
+from openline.wire.envelope import UnknownFact
 
 COMMIT = """
     openline.session.started openline.session.owned session.updated openline.session.parked openline.session.ended
@@ -43,3 +44,11 @@ def test_no_fact_is_lost() -> None:
 def test_the_fold_names_every_fact_that_there_is() -> None:
     """One that is forgotten there would change nothing, as one of a newer version does."""
     assert set(evolve._EVOLVE) == set(ALL_FACTS)
+
+
+def test_what_an_older_version_did_not_write_is_not_made_up() -> None:
+    assert LinkLost(1, "link_unavailable", permanent=True).why == ""
+
+
+def test_a_fact_of_a_newer_version_has_none_of_our_names() -> None:
+    assert UnknownFact("openline.later", b"").TYPE == ""

@@ -107,6 +107,14 @@ def test_ids_with_the_same_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) 
     assert "item_3" not in known and "item_4" in known and "item_21" in known
 
 
+def test_two_ids_with_the_same_hash_in_two_blocks_are_both_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike, id_hash = {"item_0", "item_20"}, history.id_hash
+    monkeypatch.setattr(history, "id_hash", lambda name: id_hash("alike" if name in alike else name))
+    known = filled(60)
+    assert known[ItemId("item_0")].item == said(0)
+    assert known[ItemId("item_20")].item == said(20)
+
+
 def test_the_item_before_another() -> None:
     known = filled(100)
     assert known.previous_of(ItemId("item_0")) is None
@@ -210,6 +218,14 @@ def test_all_items_can_be_removed_from_either_end() -> None:
         assert ids(known) == ["new"]
 
 
+def test_a_block_that_is_empty_is_gone() -> None:
+    known = filled(60)
+    for number in range(BLOCK_ITEMS, 2 * BLOCK_ITEMS):
+        known.remove(ItemId(f"item_{number}"))
+    assert known.previous_of(ItemId(f"item_{2 * BLOCK_ITEMS}")) == f"item_{BLOCK_ITEMS - 1}"
+    assert [block.size for block in known._blocks.values()] == [BLOCK_ITEMS] * 2
+
+
 def test_another_clock_moves_the_time_of_what_was_heard() -> None:
     known = filled(60)
     known.replace(known[ItemId("item_1")]._replace(heard_ns=5))
@@ -311,6 +327,7 @@ def test_a_context_is_a_sequence_like_any_other() -> None:
     assert not none and len(none) == 0 and none == ()
     short = filled(3).context()
     assert short == (said(0), said(1), said(2)) and short != 3
+    assert short != (said(0), said(1)) and short != (said(0), said(1), said("other"))
     assert list(reversed(short)) == [said(2), said(1), said(0)]
     assert short[0] == said(0)
     with pytest.raises(IndexError):
