@@ -356,6 +356,24 @@ def test_items_are_placed_where_the_session_has_them() -> None:
     play(do)
 
 
+def test_the_newest_stands_behind_speech_that_was_recognised_late() -> None:
+    """An utterance of an earlier connection is recognised over this one, and stands at the end there though it was
+    said before the last answer. What is typed then is the newest all the same: it is what the model answers."""
+
+    async def do(scene: Scene) -> None:
+        connection = await scene.open()
+        assert scene.link is not None
+        scene.sink.add(typed("item_before", "before"))
+        scene.sink.add(typed("item_answer", "the last word"), "item_before")
+        assert scene.link.recognize(ItemId("item_late"), LOUD * 50)
+        await until(lambda: len(connection.items) == 3)
+        scene.sink.add(typed("item_new", "new"), "item_answer")
+        await until(lambda: len(connection.items) == 4)
+        assert connection.items[-1]["id"] == "item_new"
+
+    play(do)
+
+
 # ---------------------------------------------------------------------------------------------- renewal
 
 

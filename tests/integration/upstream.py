@@ -52,7 +52,10 @@ class Caller(RecordingSink):
             self.add(spoken(f"item_turn{len(self.items)}", start, end))
 
     def add(self, item: Item, previous: str | None = None) -> None:
-        self.items.append(item)
+        """As the session has it: behind ``previous``; without, a typed one in front and a spoken one at the end."""
+        ids = [known.id for known in self.items]
+        end = len(ids) if item.turn_id is not None else 0
+        self.items.insert(ids.index(ItemId(previous)) + 1 if previous in ids else end, item)
         assert self.link is not None
         self.link.add_item(item, ItemId(previous) if previous else None)
 

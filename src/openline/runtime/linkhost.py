@@ -34,6 +34,9 @@ HELD_MAX_MS = 30_000
 that is longer is not given to a new link again either."""
 PRE_ROLL_MS = 300
 """Heard again from so long before speech began (DESIGN §5)."""
+DETECT_MS = 500
+"""A provider may need so long to say that somebody speaks: what it said meanwhile (the words of a reply) does not
+show that it heard them. A guess: 300 ms of padding in front of speech is usual, and the line."""
 SAMPLES_PER_MS = 24
 REPLAY_BYTES = 48_000
 """A second at a time, so that half a minute does not hold up the loop."""
@@ -228,7 +231,7 @@ class LinkHost:
             begin = max(
                 self._driver.kept_from,
                 self._driver.buffer_start,
-                start,
+                start - DETECT_MS * SAMPLES_PER_MS,
                 self._driver.heard_until - longest,
             )
         is_short = self._driver.heard_until - begin <= longest + pre_roll

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -269,6 +269,48 @@ def test_who_speaks_up_after_a_long_silence_while_links_fail_is_heard_from_the_f
             assert factory.made == 4
             heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
             assert heard == ["before", "is anybody there"]
+
+    run(story())
+
+
+class Undecided:
+    """A detector that has heard the first word and does not yet say so, while the reply's words confirm all of it."""
+
+    def __init__(self, link: Any) -> None:
+        self._link = link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def append_audio(self, pcm: bytes) -> None: ...
+
+    def unconfirmed(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_speech_that_no_link_had_told_of_yet_is_heard_from_its_first_word(is_recorded: bool) -> None:
+    """B11: what the model said last does not show that it had heard who began to speak into it."""
+
+    async def story() -> None:
+        recordings = Tape() if is_recorded else None
+        async with house(recordings=recordings) as home:
+            driver = await home.call(Caller())
+            await speak(driver, "before", ms=300)
+            await asyncio.sleep(10)
+            audio = scripted_speech("the first word", 1_500) + scripted_silence(800)
+            frames = [audio[at : at + 960] for at in range(0, len(audio), 960)]
+            assert driver.link is not None
+            driver.link.link = cast(Any, Undecided(driver.link.link))
+            for number, frame in enumerate(frames):
+                if number == 12:
+                    assert driver.session.state.turn is None
+                    driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
+                driver.append_audio(frame)
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(5)
+            heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
+            assert heard == ["before", "the first word"]
 
     run(story())
 

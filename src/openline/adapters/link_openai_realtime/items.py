@@ -85,19 +85,25 @@ class Conversation:
             self._answer(item.id, call, output or upstream.PENDING, is_pending=not output)
 
     def add(self, item: Item, previous: ItemId | None) -> None:
-        """An item that the session has now. One the provider has already is not made twice."""
+        """An item that the session has now. One the provider has already is not made twice.
+
+        The newest goes to the end there too, whatever stands there: speech of earlier that was only now
+        recognised from a recording lies behind its place, and would be what the model answers.
+        """
+        ours = self._session_items()
+        place = None if ours and ours[-1].id == item.id else previous or "root"
         match item.type:
             case "message":
                 if item.id not in self.known:
                     # What was said by voice ends the conversation; what was put in has its place.
-                    self._create_message(item, None if item.turn_id is not None else previous or "root")
+                    self._create_message(item, None if item.turn_id is not None else place)
             case "mcp_call":
                 self._settle(item)
             case "function_call_output":
-                self._add_output(item, previous)
+                self._add_output(item, place)
             case "function_call":
                 if item.id not in self.known:
-                    self._create(item.id, upstream.call_object(item, item.call_id), previous or "root")
+                    self._create(item.id, upstream.call_object(item, item.call_id), place)
                     self._calls[item.id] = _Call(item.call_id)
 
     def _create_message(self, item: Item, previous: str | None) -> None:
@@ -125,7 +131,7 @@ class Conversation:
             call.output, upstream.output_object(call.call_id, output), self.known.get(ours) if stale else None
         )
 
-    def _add_output(self, item: Item, previous: ItemId | None) -> None:
+    def _add_output(self, item: Item, place: str | None) -> None:
         """The client's answer to a call. The session may have renamed the call: its item says which it is."""
         if item.id in self.known:
             return
@@ -139,11 +145,11 @@ class Conversation:
         )
         call = self._calls.get(asked.id) if asked is not None else None
         if call is None:
-            self._create(item.id, upstream.output_object(item.call_id, item.output), previous or "root")
+            self._create(item.id, upstream.output_object(item.call_id, item.output), place)
             return
         if call.output:
             self._command("conversation.item.delete", item_id=call.output)
-        self._create(item.id, upstream.output_object(call.call_id, item.output), previous or "root")
+        self._create(item.id, upstream.output_object(call.call_id, item.output), place)
         call.output, call.is_pending = self.known[item.id], False
 
     def remove(self, item_id: ItemId) -> None:
@@ -187,6 +193,7 @@ class Conversation:
         self._create_as(self.known[ours], shown, before)
 
     def _create(self, ours: ItemId, shown: JsonObject, previous: str | None) -> None:
+        """``previous``: an item of ours, "root" for the front, None for the end."""
         theirs = upstream_id(ours)
         place = None
         if previous == "root":
