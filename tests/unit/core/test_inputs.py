@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openline.core import inputs as i
-from openline.core.model import AudioRange, Limits, ResponseRequest, SessionConfig, Usage
+from openline.core.model import AudioRange, Item, Limits, ResponseRequest, SessionConfig, Usage
 from openline.types import ConnectionId, Epoch, ItemId, ResponseId, Seq, SessionId
 
 NAMES = """
@@ -32,6 +32,8 @@ def test_defaults() -> None:
     assert i.EndSession("r") == i.EndSession("r", nobody, "", ())
     assert i.TimePassed() == i.TimePassed(0)
     assert i.UpdateConfig(config) == i.UpdateConfig(config, nobody, "")
+    item = Item(ItemId("i"), "message", "user", "user")
+    assert i.CreateItem(item) == i.CreateItem(item, None, nobody, "")
     assert i.DeleteItem(ItemId("i")) == i.DeleteItem(ItemId("i"), nobody, "")
     assert i.TruncateItem(ItemId("i"), 0, 9) == i.TruncateItem(ItemId("i"), 0, 9, nobody, "")
     assert i.CommitAudio(audio) == i.CommitAudio(audio, nobody, "")
