@@ -108,7 +108,7 @@ def end_session(draft: Draft, input_: i.EndSession) -> None:
     _finish(draft, input_.reason, input_.conn)
 
 
-def _finish(draft: Draft, reason: str, asked_by: ConnectionId = ConnectionId("")) -> None:
+def _finish(draft: Draft, reason: str, asked_by: ConnectionId | None = None) -> None:
     """The end, by whatever way it came. Calls that a client was to run have nobody left to run them."""
     state = draft.state
     for call in list(state.tools.values()):
