@@ -405,6 +405,22 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
     play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
 
 
+def test_of_a_turn_that_is_over_a_renewed_connection_hears_nothing_again() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open(SessionConfig())
+        scene.link.playing(True)
+        speak(scene)
+        await until(lambda: scene.sink.has("turn_final"))
+        scene.sink.items = [spoken("item_turn0", 0, 16_800, "hello")]
+        scene.link.playing(False)
+        await until(lambda: scene.link.rotations == 1)
+        await until(lambda: len(scene.fake.latest.audio) > 0)
+        heard = bytes(scene.fake.latest.audio)
+        assert heard == QUIET * (len(heard) // len(QUIET)), "only what came after the turn"
+
+    play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
+
+
 def test_the_new_connection_is_told_what_the_old_one_heard_meanwhile() -> None:
     """It stands ready while the old one finishes its turn: there is no moment without one."""
 

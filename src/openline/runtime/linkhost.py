@@ -34,9 +34,9 @@ HELD_MAX_MS = 30_000
 that is longer is not given to a new link again either."""
 PRE_ROLL_MS = 300
 """Heard again from so long before speech began (DESIGN §5)."""
-DETECT_MS = 500
+DETECT_MS = 700
 """A provider may need so long to say that somebody speaks: what it said meanwhile (the words of a reply) does not
-show that it heard them. A guess: 300 ms of padding in front of speech is usual, and the line."""
+show that it heard them. A guess: 300 to 400 ms are usual, and the line."""
 SAMPLES_PER_MS = 24
 REPLAY_BYTES = 48_000
 """A second at a time, so that half a minute does not hold up the loop."""

@@ -35,8 +35,9 @@ STARVED_S = 1.0
 """A look that comes so late judges nobody: the loop was busy, and what came meanwhile is not read yet."""
 FILL_MS = 500
 """Silence beyond the window that ends a turn: detectors are not exact."""
-OVERLAP_BYTES = 300 * BYTES_PER_MS
-"""Audio that a renewed socket is given again, so that a word begun at the swap is heard from its start."""
+OVERLAP_BYTES = 700 * BYTES_PER_MS
+"""Audio that a renewed socket is given again, so that a word begun before the swap is heard from its start: so long
+may a detector and the line need to say that somebody speaks. Of a turn that is over nothing is given again."""
 
 Command = Callable[[ProviderSession], None]
 
@@ -254,6 +255,7 @@ class OpenAIRealtimeLink(ModelLink):
         if self._config != standby.config:
             new.update(self._config)
         new.conversation.rehydrate(items, known)
+        self._forget_recent(old.turns.last_end)
         self._take(new, standby.born)
         self.rotations += 1
         log.info("%s: connection renewed", self._provider.address.name)
@@ -285,6 +287,11 @@ class OpenAIRealtimeLink(ModelLink):
         self._recent_bytes += len(pcm)
         while self._recent_bytes > OVERLAP_BYTES:
             self._recent_bytes -= len(recent.popleft())
+
+    def _forget_recent(self, end: int) -> None:
+        """Drop what of the last audio begins before position ``end``."""
+        while self._recent and self._position - self._recent_bytes // 2 < end:
+            self._recent_bytes -= len(self._recent.popleft())
 
     def unconfirmed(self) -> int:
         session = self._session or self._last

@@ -63,6 +63,11 @@ class Turns:
         self.uncommitted = 0
         """Samples appended to this socket since the last turn."""
 
+    @property
+    def last_end(self) -> int:
+        """Where the last speech ended that the provider told of, or where this socket took over."""
+        return self._last_end
+
     # -- audio up
 
     def begin_at(self, position: int, replayed: int) -> None:
