@@ -405,6 +405,17 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
     play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
 
 
+def test_a_renewed_connection_is_given_what_a_detector_may_not_have_told_of_yet() -> None:
+    async def do(scene: Scene) -> None:
+        await scene.open(SessionConfig())
+        for _ in range(50):
+            scene.link.append_audio(QUIET)
+        await until(lambda: scene.link.rotations == 1)
+        await until(lambda: len(scene.fake.latest.audio) == 35 * len(QUIET))
+
+    play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
+
+
 def test_of_a_turn_that_is_over_a_renewed_connection_hears_nothing_again() -> None:
     async def do(scene: Scene) -> None:
         await scene.open(SessionConfig())

@@ -195,9 +195,8 @@ def link_lost(draft: Draft, input_: i.LinkLost) -> None:
             draft.effect(e.SendError(connection.conn, "", problem))
     elif state.has_talker:
         request_link(draft, attempt + 1)
-    next_held(
-        draft
-    )  # After a refusal for good it fails, as whatever is asked for now: nobody would ever begin it.
+    # After a refusal for good what was held fails, as whatever is asked for now: nobody would ever begin it.
+    next_held(draft)
 
 
 def link_renewed(draft: Draft, input_: i.LinkRenewed) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from openline.core import inputs as i
 from openline.core.model import AudioRange, Usage
 from openline.errors import LinkUnavailable
+from openline.runtime.driver import SessionDriver
 from openline.runtime.linkhost import GAPS_MAX, OPEN_TIMEOUT_S, TrackMap
 from openline.testing.link_scripted import ScriptedLinkFactory
 from openline.testing.scripts import ReplyPlan, scripted_silence, scripted_speech
@@ -221,6 +222,20 @@ def test_unavailable_is_tried_again_after_longer_and_longer_waits() -> None:
     run(story())
 
 
+async def speak_into_a_loss(
+    driver: SessionDriver, text: str, *, ms: int, after_ms: int, is_known: bool
+) -> None:
+    """``text`` in real time; the link is lost ``after_ms`` into it. ``is_known``: it had told that somebody speaks."""
+    audio = scripted_speech(text, ms) + scripted_silence(800)
+    for number, at in enumerate(range(0, len(audio), 960)):
+        if number == after_ms // 20:
+            assert driver.link is not None and (driver.session.state.turn is not None) == is_known
+            driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
+        driver.append_audio(audio[at : at + 960])
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(5)
+
+
 @pytest.mark.parametrize("is_recorded", [False, True])
 def test_who_is_in_mid_utterance_is_heard_to_the_end_by_the_next_link(is_recorded: bool) -> None:
     """B11, G12: the new link is given the speech from its beginning, and one turn with all its words comes of it."""
@@ -231,15 +246,7 @@ def test_who_is_in_mid_utterance_is_heard_to_the_end_by_the_next_link(is_recorde
             driver = await home.call(Caller())
             await speak(driver, "before", ms=300)
             await asyncio.sleep(10)
-            audio = scripted_speech("one long sentence", 2_000) + scripted_silence(800)
-            frames = [audio[at : at + 960] for at in range(0, len(audio), 960)]
-            for number, frame in enumerate(frames):
-                if number == 50:
-                    assert driver.link is not None and driver.session.state.turn is not None
-                    driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
-                driver.append_audio(frame)
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(5)
+            await speak_into_a_loss(driver, "one long sentence", ms=2_000, after_ms=1_000, is_known=True)
             heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
             assert heard == ["before", "one long sentence"]
             names = facts_of(home.log, driver.session.state.session)
@@ -298,17 +305,9 @@ def test_speech_that_no_link_had_told_of_yet_is_heard_from_its_first_word(is_rec
             driver = await home.call(Caller())
             await speak(driver, "before", ms=300)
             await asyncio.sleep(10)
-            audio = scripted_speech("the first word", 1_500) + scripted_silence(800)
-            frames = [audio[at : at + 960] for at in range(0, len(audio), 960)]
             assert driver.link is not None
             driver.link.link = cast(Any, Undecided(driver.link.link))
-            for number, frame in enumerate(frames):
-                if number == 12:
-                    assert driver.session.state.turn is None
-                    driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
-                driver.append_audio(frame)
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(5)
+            await speak_into_a_loss(driver, "the first word", ms=1_500, after_ms=240, is_known=False)
             heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
             assert heard == ["before", "the first word"]
 
