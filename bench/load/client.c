@@ -99,8 +99,13 @@ static void become_ready(caller *k) {
     if (k->phase != CONFIGURING) return;
     ready_count++;
     k->phase = PAUSE;
-    /* Turns out of phase: synchronous ones would be a different, burstier load. */
-    k->until = now_ns() + (int64_t)(k->number * 7919 % opt.sessions) * opt.stagger_ms * 1000000 / opt.sessions;
+    /* Turns out of phase: synchronous ones would be a different, burstier load. Counted from the common start and
+     * spread by the golden ratio, which is even for any number of callers and any order in which they got ready. */
+    double turn = k->number * 0.6180339887498949;
+    int64_t first = started_at + (int64_t)opt.ramp_ms * 1000000 + (int64_t)((turn - (int64_t)turn) * opt.stagger_ms * 1e6);
+    int64_t round_ns = (int64_t)opt.stagger_ms * 1000000, now = now_ns();
+    if (round_ns && first < now) first += (now - first + round_ns - 1) / round_ns * round_ns;
+    k->until = first;
 }
 
 static void answer_calls(caller *k) {

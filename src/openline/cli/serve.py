@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import json
 import logging
@@ -13,6 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from openline.cli.housekeeping import Garbage, give_back
 from openline.errors import OpenlineError
 from openline.settings import ROWS, Settings, load
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from openline.bootstrap import Running
 
 EXIT_FATAL = 70
-GIVE_BACK_EVERY_S = 30.0
-"""How often free memory goes back to the system. After a stall the heap is full of holes where audio waited, and
-the C library returns only what lies at its end; a search takes a millisecond or a few."""
 SWITCH_S = 0.0005
+"""The log's writer thread asks for the interpreter with every commit; by default the loop waits up to 5 ms to have
+it back, which is half of what a call may be delayed."""
 CHATTY = ("httpx", "picows.client")
 """Libraries that write a line for each request or socket, with its address; with ``--log-level debug`` they may."""
 
@@ -94,18 +93,14 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, 0)
     _announce(running, settings, model_in_words(settings, agent), as_json)
-    # What the start made lives as long as the process: no collection walks over it again (30 ms each time).
-    gc.freeze()
-    # Whole-heap collections stop all calls for 40 ms at 300 sessions and find little: reference counts free
-    # what a call leaves. They come a hundred times less often; the young generations as ever.
-    gc.set_threshold(700, 10, 1_000)
-    # The log's writer thread asks for the interpreter with every commit; by default the loop waits up to 5 ms
-    # to have it back, which is half of what a call may be delayed.
     sys.setswitchinterval(SWITCH_S)
-    gc.enable()
-    giving = loop.create_task(_give_back())
+    gateway = running.gateway
+    garbage = Garbage(gateway.connections, lambda: gateway.opened)
+    garbage.begin()
+    keeping = [loop.create_task(work) for work in (garbage.run(), give_back())]
     code = await stop
-    giving.cancel()
+    for task in keeping:
+        task.cancel()
     if code:
         os._exit(code)  # The disk cannot be trusted: nothing may be written, not even a goodbye.
     try:
@@ -114,14 +109,6 @@ async def serve(settings: Settings, agent: Agent | None, *, as_json: bool) -> in
         print(f"openline: {error}", file=sys.stderr)
         return EXIT_FATAL
     return code
-
-
-async def _give_back() -> None:
-    """Until cancelled. Only the GNU C library can; with another this ends at once."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    while trim is not None:
-        await asyncio.sleep(GIVE_BACK_EVERY_S)
-        await asyncio.to_thread(trim, 0)
 
 
 def model_in_words(settings: Settings, agent: Agent | None) -> str:

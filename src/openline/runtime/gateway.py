@@ -505,11 +505,14 @@ class Gateway:
                     log.info("removed %d recording(s) past their retention", len(removed))
             await asyncio.sleep(PRUNE_EVERY_S)
 
+    def connections(self) -> int:
+        return sum(len(driver.clients) for driver in self.drivers.values())
+
     def statistics(self) -> dict[str, int]:
         """Sessions by status, connections, and sessions opened since the start."""
         counts = {"live": 0, "detached": 0, "parked": 0, "created": 0, "ended": 0}
         for driver in self.drivers.values():
             counts[driver.session.state.status] = counts.get(driver.session.state.status, 0) + 1
-        counts["connections"] = sum(len(driver.clients) for driver in self.drivers.values())
+        counts["connections"] = self.connections()
         counts["opened"] = self.opened
         return counts

@@ -1,0 +1,92 @@
+"""The collector under calls: seldom, and never for long."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from openline.cli.housekeeping import BUSY_EVERY_S, QUIET_EVERY_S, Garbage
+
+
+class Ring:
+    """Refers to itself: only the collector frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class House:
+    """A gateway's counts and its clock."""
+
+    def __init__(self) -> None:
+        self.connected = 0
+        self.opened = 0
+        self.now_s = 0.0
+        self.garbage = Garbage(lambda: self.connected, lambda: self.opened, seconds=lambda: self.now_s)
+
+    def after(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.garbage.tick()
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    gc.collect()
+    house = House()
+    house.garbage.begin()
+    yield house
+    gc.unfreeze()
+
+
+def leave_a_ring() -> weakref.ref[Ring]:
+    return weakref.ref(Ring())
+
+
+def test_a_tick_leaves_nothing_young_to_look_at(house: House) -> None:
+    kept = [[number] for number in range(500)]
+    assert any(each is kept for each in gc.get_objects(generation=0))
+    house.after(0.05)
+    # What the listing itself makes is young; of what was there before nothing is.
+    assert not any(each is kept for each in gc.get_objects())
+
+
+def test_what_a_call_left_is_freed_when_nobody_is_connected(house: House) -> None:
+    house.opened = house.connected = 1
+    ring = leave_a_ring()
+    house.after(QUIET_EVERY_S + 1)
+    assert ring() is not None, "a call goes on: nobody waits for the collector"
+    house.connected = 0
+    house.after(1)
+    assert ring() is None
+
+
+def test_while_somebody_is_connected_it_waits_a_quarter_of_an_hour(house: House) -> None:
+    house.opened = house.connected = 2
+    ring = leave_a_ring()
+    house.after(BUSY_EVERY_S - 1)
+    assert ring() is not None
+    house.after(1)
+    assert ring() is None
+
+
+def test_where_no_call_was_nobody_looks(house: House) -> None:
+    ring = leave_a_ring()
+    house.after(BUSY_EVERY_S + 1)
+    assert ring() is not None
+    house.opened = 1
+    house.after(1)
+    assert ring() is None, "the first call since is reason enough"
+
+
+def test_two_looks_are_a_minute_apart(house: House) -> None:
+    house.opened = 1
+    house.after(QUIET_EVERY_S)
+    house.opened = 2
+    ring = leave_a_ring()
+    house.after(QUIET_EVERY_S - 1)
+    assert ring() is not None
+    house.after(1)
+    assert ring() is None
