@@ -36,7 +36,9 @@ def record(folder: Path, work: Callable[[FileRecorder], None], *, segment_ms: in
     segments: list[Segment] = []
 
     async def story() -> None:
-        recorder = FileRecorder(folder, SESSION, segments.append, thread=QUICK, segment_ms=segment_ms)
+        recorder = FileRecorder(
+            folder, SESSION, segments.append, thread=QUICK, segment_ms=segment_ms, every_s=0.0
+        )
         work(recorder)
         await recorder.close()
         assert recorder.queued_bytes == 0
@@ -177,7 +179,7 @@ def test_a_foreign_file_stops_one_recording_only(tmp_path: Path) -> None:
 
 def test_reading_beside_a_running_recorder(tmp_path: Path) -> None:
     async def story() -> None:
-        recorder = FileRecorder(tmp_path, SESSION, lambda _segment: None, thread=QUICK)
+        recorder = FileRecorder(tmp_path, SESSION, lambda _segment: None, thread=QUICK, every_s=0.0)
         recorder.write("caller", 0, noise(FRAME))
         while recorder.queued_bytes:
             await asyncio.sleep(0)
@@ -185,6 +187,22 @@ def test_reading_beside_a_running_recorder(tmp_path: Path) -> None:
         await recorder.close()
 
     asyncio.run(story())
+
+
+def test_frames_that_follow_each_other_are_joined_and_cut_where_a_segment_ends(tmp_path: Path) -> None:
+    pcm = noise(FRAME * 120)
+
+    def at_once(recorder: FileRecorder) -> None:
+        for at in range(0, FRAME * 120, FRAME):
+            recorder.write("caller", at, pcm[2 * at : 2 * (at + FRAME)])
+        recorder.write("agent", 5, noise(10))
+        recorder.write("agent", 8, noise(10, 2))  # goes back: the later one counts
+
+    segments = record(tmp_path, at_once, segment_ms=1_000)
+    caller = [segment for segment in segments if segment.track == "caller"]
+    assert [(s.start, s.samples) for s in caller] == [(0, 24_000), (24_000, 24_000), (48_000, 9_600)]
+    assert read_track(tmp_path, SESSION, "caller") == pcm
+    assert read_track(tmp_path, SESSION, "agent", 5) == noise(10)[:6] + noise(10, 2)
 
 
 def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
@@ -195,6 +213,7 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
             SESSION,
             lambda _segment: None,
             thread=QUICK,
+            every_s=0.0,
             queue_bytes_max=2000,
             on_dropped=dropped.append,
         )
@@ -214,7 +233,7 @@ def test_a_disk_that_fails_stops_the_recording_and_says_so(tmp_path: Path) -> No
     async def story() -> None:
         dropped: list[int] = []
         recorder = FileRecorder(
-            tmp_path, SESSION, lambda _segment: None, thread=QUICK, on_dropped=dropped.append
+            tmp_path, SESSION, lambda _segment: None, thread=QUICK, every_s=0.0, on_dropped=dropped.append
         )
         recorder.write("caller", 0, noise(10))
         await recorder.close()
@@ -228,7 +247,7 @@ def test_a_disk_that_fails_stops_the_recording_and_says_so(tmp_path: Path) -> No
 )
 def test_what_is_no_audio_is_our_own_bug(tmp_path: Path, track: str, start: int, pcm: bytes) -> None:
     async def story() -> None:
-        recorder = FileRecorder(tmp_path, SESSION, lambda _segment: None, thread=QUICK)
+        recorder = FileRecorder(tmp_path, SESSION, lambda _segment: None, thread=QUICK, every_s=0.0)
         with pytest.raises(IllegalTransition):
             recorder.write(track, start, pcm)
         await recorder.close()
