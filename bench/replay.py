@@ -9,19 +9,27 @@ before it. As in ``openline replay``, nobody looks for garbage meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import re
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from bench.gateway import GATEWAY_CORE, HARNESS_CORE
 from bench.load_file import Load
-from bench.proc import pin
+from bench.proc import pin, unpin
+from openline.adapters.log_sqlite import SqliteLog
 from openline.core import inputs as i
 from openline.core.effects import OpenLink, StartResponse
 from openline.core.facts import OutputItemAdded
 from openline.core.model import AudioRange, Cut, Item, ResponseRequest, SessionConfig, ToolSpec, Usage
 from openline.core.session import Session, Step
-from openline.types import CallId, ConnectionId, Epoch, ItemId, Now, ResponseId, SessionId
+from openline.ports import StepRecord
+from openline.types import CallId, ConnectionId, Epoch, ItemId, Now, ResponseId, Seq, SessionId
 from openline.wire.envelope import decode_step, effect_digest, encode_step
 
 CONN = ConnectionId("conn_1")
@@ -34,12 +42,13 @@ class Conversation:
 
     def __init__(self, number: int) -> None:
         self.stored: list[bytes] = []
+        self.records: list[StepRecord] = []
         self._session = Session()
         self._now_ms = 1_000
         self._link_epoch = 0
         self._items = 0
-        session = SessionId(f"sess_{number:06}")
-        self._do(i.OpenSession(session, "default", Epoch(1), "bench", SessionConfig(tools=TOOLS)))
+        self.name = SessionId(f"sess_{number:06}")
+        self._do(i.OpenSession(self.name, "default", Epoch(1), "bench", SessionConfig(tools=TOOLS)))
         self._do(i.Attach(CONN))
         if self._link_epoch:
             self._do(i.LinkOpened(self._link_epoch, "load"))
@@ -108,7 +117,11 @@ class Conversation:
         now = Now(self._now_ms * 1_000_000, self._now_ms)
         step = self._session.handle(given, now)
         if step.facts:
-            self.stored.append(encode_step(given, now, step.facts, step.effects))
+            body = encode_step(given, now, step.facts, step.effects)
+            first = Seq(self._session.state.seq - len(step.facts) + 1)
+            types = tuple(fact.TYPE for fact in step.facts)
+            self.stored.append(body)
+            self.records.append(StepRecord(self.name, Epoch(1), first, types, body, self._now_ms))
         for effect in step.effects:
             if isinstance(effect, OpenLink):
                 self._link_epoch = effect.link_epoch
@@ -148,7 +161,39 @@ def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
         "bytes_per_step": round(size / steps),
         "long_steps_per_s": round(long_rates[len(long_rates) // 2]),
         "long_steps": len(long[0].stored),
+        **_by_command(ordinary, repeats),
     }
+
+
+def _by_command(conversations: list[Conversation], repeats: int) -> dict[str, Any]:
+    """``openline replay --all --verify`` over the same calls in a data directory, its own figure: all cores, wall
+    time, reading and the start of processes included."""
+    with tempfile.TemporaryDirectory(prefix="openline-bench-") as folder:
+        asyncio.run(_store(Path(folder), conversations))
+        rates = sorted(_command_rate(folder) for _ in range(repeats))
+    return {"command_steps_per_s": rates[len(rates) // 2], "command_rates": rates}
+
+
+async def _store(folder: Path, conversations: list[Conversation]) -> None:
+    log = SqliteLog(folder)
+    await log.open()
+    try:
+        for conversation in conversations:
+            await log.acquire(conversation.name, "bench", create=True)
+            for record in conversation.records:
+                log.append(record)
+            await log.flush()
+    finally:
+        await log.close()
+
+
+def _command_rate(folder: str) -> int:
+    command = [sys.executable, "-m", "openline", "replay", "--all", "--verify", "--data", folder]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=unpin, check=True)
+    found = re.search(r"steps, ([0-9,]+) steps/s", done.stdout.splitlines()[-1])
+    if found is None:
+        raise RuntimeError(f"expected the sum of 'openline replay'; got {done.stdout[-200:]!r}")
+    return int(found.group(1).replace(",", ""))
 
 
 def _conversation(number: int, turns: int) -> Conversation:
