@@ -362,6 +362,12 @@ class ModelRequest:
     parallel_tool_calls: bool = True
     max_output_tokens: int | None = None
     model: str = ""
+    text_format: str = ""
+    """JSON text: {"type":"json_schema","name":…,"schema":…} | {"type":"json_object"}; "" for any text. A model that
+    cannot keep to one says what it can."""
+    options: str = ""
+    """JSON text: an object with any of temperature, top_p, verbosity and reasoning, as the Responses API has them;
+    "" for none. A model leaves what it has no setting for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 import websockets
 from openai.types.responses import Response as OpenAIResponse
@@ -29,6 +30,7 @@ from integration.responses_line import (
     socket_of,
     text_of,
 )
+from openline.adapters.llm_rules import RulesModel
 from openline.errors import LinkUnavailable
 from openline.ports import ModelRequest
 from openline.testing.fake_responses import FakeProvider
@@ -101,6 +103,35 @@ def test_openai_python_over_http(tmp_path: Path, store: bool) -> None:
                 assert again.output_text == "3: more" and again.usage == last.response.usage
             with pytest.raises(openai.NotFoundError):
                 await client.responses.retrieve("resp_none")
+
+    asyncio.run(story())
+
+
+class Order(pydantic.BaseModel):
+    part: Literal["hinge", "bolt"]
+    count: int
+    reply: str
+
+
+@each_store
+def test_openai_python_parses_the_form_it_asked_for(tmp_path: Path, store: bool) -> None:
+    async def story() -> None:
+        async with gateway(tmp_path / "d", agent=spoken_agent(llm=RulesModel())) as started:
+            client = client_of(started)
+            made = await client.responses.parse(
+                model="m", input="please order twelve hinges", store=store, text_format=Order
+            )
+            order = made.output_parsed
+            assert order is not None and (order.part, order.count) == ("hinge", 12) and order.reply
+            assert made.text is not None and made.text.format is not None
+            assert made.text.format.type == "json_schema" and made.text.format.name == "Order"
+            if store:
+                again = await client.responses.retrieve(made.id)
+                assert again.output_text == made.output_text
+                assert again.text is not None and again.text.format == made.text.format
+            # The form is of one response: the next one of the chain says what it likes.
+            plain = await client.responses.create(model="m", input="hello", store=store)
+            assert not plain.output_text.startswith("{")
 
     asyncio.run(story())
 

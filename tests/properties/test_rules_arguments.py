@@ -162,6 +162,17 @@ def test_what_is_taken_from_speech_is_valid(schema: dict[str, Any], text: str) -
 
 
 @settings(max_examples=120, deadline=None)
+@given(tools, sentences)
+def test_json_that_is_asked_for_is_valid(schema: dict[str, Any], text: str) -> None:
+    item = Item(ItemId("item_1"), "message", "user", "user", content=(Part("input_text", text),))
+    form = json.dumps({"type": "json_schema", "name": "probe", "schema": schema})
+    request = ModelRequest(SessionId("s"), ResponseId("r"), "", (item,), (), '"auto"', text_format=form)
+    said = json.loads(ENGINE.decide(request).text)
+    errors = [error.message for error in Draft202012Validator(schema).iter_errors(said)]
+    assert not errors, f"{said}: {errors}"
+
+
+@settings(max_examples=120, deadline=None)
 @given(
     tools,
     st.recursive(

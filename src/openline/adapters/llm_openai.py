@@ -69,6 +69,8 @@ def asked_of(
         request.max_output_tokens,
         store,
         reasoning,
+        request.text_format,
+        request.options,
     )
 
 

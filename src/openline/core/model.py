@@ -189,7 +189,9 @@ class ResponseRequest:
 
     ``conversation`` none: out of band, writes no items. ``input``: replaces the conversation as context
     when ``has_input`` is true (an empty one means no context). ``verbatim``: speak exactly this text
-    instead of asking the model. ``context`` is added by agent code for this reply only.
+    instead of asking the model. ``context`` is added by agent code for this reply only. ``text_format``: JSON text
+    of the form that the text must have (``wire.text_format``), empty for any. ``model_options``: JSON text of an
+    object with settings for language models that have them (``wire.model_options``), empty for none.
     """
 
     conversation: Literal["auto", "none"] = "auto"
@@ -206,15 +208,22 @@ class ResponseRequest:
     context: tuple[Item, ...] = ()
     origin: Literal["client", "turn", "tool", "agent", "recovery"] = "client"
     output_format: AudioFormat | None = None
+    text_format: str = ""
+    model_options: str = ""
+    parallel_tool_calls: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
+    """Tokens. ``cached_tokens``, ``input_audio_tokens`` are part of the input, ``output_audio_tokens`` and
+    ``reasoning_tokens`` (thought and not said) of the output."""
+
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

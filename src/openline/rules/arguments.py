@@ -36,6 +36,8 @@ _LEAD_IN = frozenset(
 _OPERATORS = frozenset(
     "plus minus times over divided multiplied by to the power of squared cubed percent mod modulo point x root square".split()
 )
+_REPLIES = frozenset(stem(word) for word in "answer reply response message text result summary".split())
+"""Names of places in a form that want what would have been said."""
 _QUOTED = re.compile(r'"([^"]+)"|(?<!\w)\'([^\']+)\'(?!\w)')
 _FORMATS = {
     "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
@@ -398,6 +400,17 @@ def draft_call(book: RuleBook, tool: ToolSpec, text: str) -> Draft:
     leaves = sorted(filler.leaves, key=lambda leaf: not leaf.is_required)
     filler.run(leaves, _ALL)
     return _spread(filler, Draft(tool, filler.values))
+
+
+def fill_form(book: RuleBook, form: ToolSpec, text: str, spoken: str) -> str:
+    """JSON that is valid for ``form``'s schema (if any value is): ``spoken`` where an answer is wanted, for the rest
+    what ``text`` says."""
+    filler = Filler(book, form, Clause(text))
+    for leaf in filler.leaves:
+        if leaf.stems & _REPLIES and accepts(leaf.schema, spoken, leaf.schema):
+            filler.values[leaf.path] = spoken
+    filler.run(sorted(filler.leaves, key=lambda leaf: not leaf.is_required), _ALL)
+    return finish(book, Draft(form, filler.values))[0]
 
 
 def _spread(filler: Filler, draft: Draft) -> Draft:

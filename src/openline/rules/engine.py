@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from openline.core.model import Item, ToolSpec
 from openline.ports import ModelRequest
 from openline.rules import memory
-from openline.rules.arguments import Draft, answer, draft_call, finish, missing_of
+from openline.rules.arguments import Draft, answer, draft_call, fill_form, finish, missing_of
 from openline.rules.match import Match, RuleBook, number_in
 from openline.rules.numbers import find_numbers, say_number
 from openline.rules.results import Result, results_in, say_results
+from openline.rules.schema import accepts, as_object, parse_schema
 from openline.rules.words import name_words, say_list, sentence, straight
 
 _MAX_LOOK_BACK = 6
@@ -95,7 +96,27 @@ class RuleEngine:
         self.book = book
 
     def decide(self, request: ModelRequest) -> Reply:
-        """The reply. At most some milliseconds for a hundred items and twenty tools."""
+        """The reply. At most some milliseconds for a hundred items and twenty tools.
+
+        Where JSON is asked for, the text is one object and nothing else: valid for the schema if there is one.
+        """
+        reply = self._decide(request)
+        if not request.text_format:
+            return reply
+        return Reply(calls=reply.calls) if reply.calls else Reply(self._in_form(reply.text, request))
+
+    def _in_form(self, text: str, request: ModelRequest) -> str:
+        form = parse_schema(request.text_format)
+        schema = as_object(form["schema"]) if "schema" in form else {}
+        if _json_end(text, 0) == len(text) and (not schema or accepts(schema, json.loads(text), schema)):
+            return text
+        if not schema:
+            return json.dumps({"answer": text}, ensure_ascii=False)
+        said = next((item.text for item in reversed(request.items) if item.role == "user"), "")
+        wanted = ToolSpec(str(form["name"]), str(form.get("description", "")), json.dumps(schema))
+        return fill_form(self.book, wanted, said, text)
+
+    def _decide(self, request: ModelRequest) -> Reply:
         choice, forced_name = parse_choice(request.tool_choice)
         turn = _Turn(self.book, request, () if choice == "none" else request.tools)
         if choice in ("required", "function"):

@@ -102,9 +102,13 @@ class Reply:
             within(start.items, config.context_limit, config.context_retained),
             config.tools if request.tools is None else request.tools,
             config.tool_choice if request.tool_choice is None else request.tool_choice,
-            config.parallel_tool_calls,
+            config.parallel_tool_calls
+            if request.parallel_tool_calls is None
+            else request.parallel_tool_calls,
             request.max_output_tokens or config.max_output_tokens,
             config.model,
+            request.text_format,
+            request.model_options,
         )
         async with aclosing(self._model.generate(asked)) as events:
             async for event in events:

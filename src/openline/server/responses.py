@@ -22,7 +22,8 @@ from openline.errors import ClientProtocolError, OpenlineError
 from openline.ports import LanguageModel
 from openline.runtime.gateway import Gateway
 from openline.server.problem import Refusal, Reject
-from openline.server.responses_makers import Emit, Held, Page, Passing, Running, StoredResponses, problem_of
+from openline.server.responses_makers import Emit, Held, Page, Running, StoredResponses, problem_of
+from openline.server.responses_passing import Passing
 from openline.server.socket import ClientSocket
 from openline.types import SessionId
 from openline.wire import responses_server as wire

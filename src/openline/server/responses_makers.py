@@ -1,6 +1,6 @@
-"""How a response of ``/v1/responses`` is made: straight from the language model, or as part of a session.
+"""How a response of ``/v1/responses`` is made: what both ways share, and as part of a session.
 
-``make_passing`` (``store: false``) asks the model and remembers the conversation for as long as the
+``responses_passing`` (``store: false``) asks the model and remembers the conversation for as long as the
 connection does; nothing of it reaches the log. ``StoredResponses`` (``store: true``) drives a session: one
 chain is one session, its input items and responses are facts, and a voice client may take it over.
 A fork is a new session whose conversation begins in its parent's log, by reference.
@@ -13,7 +13,6 @@ import logging
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -21,15 +20,15 @@ import msgspec
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.facts import Fact
-from openline.core.model import Item, Part, Problem, SessionConfig, Usage
+from openline.core.model import Item, Problem, SessionConfig, Usage
 from openline.core.session import StoredStep
 from openline.errors import ClientProtocolError, LinkRejected, OpenlineError, SessionNotFound
-from openline.ports import LanguageModel, ModelDone, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
 from openline.runtime.driver import SessionDriver
 from openline.runtime.gateway import Gateway
 from openline.server.outbox import Outbox
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 from openline.wire import responses_server as wire
+from openline.wire.model_options import shown
 from openline.wire.responses_server import Create, Event, ResponseWriter
 
 log = logging.getLogger("openline.server")
@@ -89,151 +88,12 @@ def now_s(gateway: Gateway) -> int:
     return gateway.clock.now().wall_ms // 1000
 
 
-# ------------------------------------------------------------------------------------------ store: false
-
-
-class Passing:
-    """Responses that leave nothing behind."""
-
-    def __init__(self, gateway: Gateway, model: LanguageModel) -> None:
-        self._gateway = gateway
-        self._model = model
-
-    async def make(
-        self, asked: Create, chain: SessionId, items: tuple[Item, ...], emit: Emit, running: Running
-    ) -> Held | None:
-        """Make one response; what can be continued, or None when it failed or was cancelled.
-
-        Every way ends with one terminal event. If the task itself is cancelled nothing more is emitted.
-        """
-        writer = ResponseWriter(f"resp_{secrets.token_hex(16)}", asked, now_s(self._gateway), asked.model)
-        context = (*items, *asked.items)
-        running.response_id = writer.response_id
-        _send(emit, writer.created())
-        if not asked.generates:
-            _send(emit, writer.done("completed", usage=Usage()))
-            return Held(writer.response_id, chain, context)
-        made = _Made(writer, emit)
-        maker = asyncio.get_running_loop().create_task(self._generate(asked, chain, context, made))
-        running.cancel, running.steer = lambda: _stop(maker), lambda: made.steer(maker)
-        try:
-            done = await maker
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                maker.cancel()
-                raise
-            if made.is_steered:
-                _send(emit, writer.done("incomplete", "steered"))
-                return Held(writer.response_id, chain, (*context, *made.cut()))
-            _send(emit, writer.done("cancelled"))
-            return None
-        except Exception as error:  # the edge of a response: it has begun, so it must have its end
-            _note(writer.response_id, error)
-            _send(emit, writer.done("failed", problem=problem_of(error)))
-            return None
-        status = "completed" if done.reason == "completed" else "incomplete"
-        running.calls = tuple(writer.calls())
-        _send(emit, writer.done(status, done.reason, done.usage))
-        return Held(writer.response_id, chain, (*context, *made.items))
-
-    async def _generate(
-        self, asked: Create, chain: SessionId, context: tuple[Item, ...], made: _Made
-    ) -> ModelDone:
-        request = ModelRequest(
-            chain,
-            ResponseId(made.writer.response_id),
-            asked.instructions or "",
-            context,
-            asked.tools,
-            asked.tool_choice,
-            asked.parallel_tool_calls,
-            asked.max_output_tokens,
-            asked.model,
-        )
-        async with aclosing(self._model.generate(request)) as events:
-            async for event in events:
-                match event:
-                    case TextDelta(text):
-                        made.text(text)
-                    case ToolCallDelta(index, call_id, name, arguments):
-                        made.call_delta(made.call(index, call_id, name), arguments)
-                    case ToolCallDone(index, call_id, name, arguments):
-                        made.call_done(made.call(index, call_id, name), call_id, name, arguments)
-                    case ModelDone():
-                        made.message_done()
-                        return event
-        raise AssertionError("a model ends with ModelDone")
-
-
-def _stop(task: asyncio.Task[ModelDone]) -> None:
-    task.cancel()
-
-
-class _Made:
-    """The output of one passing response, as it comes."""
-
-    def __init__(self, writer: ResponseWriter, emit: Emit) -> None:
-        self.items: list[Item] = []
-        self.is_steered = False
-        self.writer = writer
-        self._emit = emit
-        self._calls: dict[int, int] = {}
-        self._message: int | None = None
-        self._text: list[str] = []
-        self._next = 0
-
-    def text(self, text: str) -> None:
-        if self._message is None:
-            self._message, self._next = self._next, self._next + 1
-            _send(self._emit, self.writer.message_started(self._message, f"msg_{secrets.token_hex(12)}"))
-        self._text.append(text)
-        _send(self._emit, self.writer.text(self._message, text))
-
-    def message_done(self) -> None:
-        if self._message is not None:
-            text = "".join(self._text)
-            _send(self._emit, self.writer.message_done(self._message, text))
-            content = (Part("output_text", text),)
-            # In the order in which it began: a model may have called after it.
-            said = Item(ItemId(""), "message", "assistant", "assistant", content=content)
-            self.items.insert(min(self._message, len(self.items)), said)
-            self._message = None
-            self._text.clear()
-
-    def cut(self) -> list[Item]:
-        """What was said until it was steered."""
-        text = "".join(self._text)
-        said = Item(ItemId(""), "message", "assistant", "assistant", content=(Part("output_text", text),))
-        return [said] if text else []
-
-    def steer(self, maker: asyncio.Task[ModelDone]) -> None:
-        if not self._calls and not maker.done():
-            self.is_steered = True
-            maker.cancel()
-
-    def call_delta(self, at: int, arguments: str) -> None:
-        _send(self._emit, self.writer.call_delta(at, arguments))
-
-    def call(self, index: int, call_id: str, name: str) -> int:
-        if index not in self._calls:
-            self._calls[index], self._next = self._next, self._next + 1
-            item_id = f"fc_{secrets.token_hex(12)}"
-            _send(self._emit, self.writer.call_started(self._calls[index], item_id, call_id, name))
-        return self._calls[index]
-
-    def call_done(self, at: int, call_id: str, name: str, arguments: str) -> None:
-        _send(self._emit, self.writer.call_done(at, arguments))
-        call = Item(ItemId(""), "function_call", "assistant", call_id=call_id, name=name, arguments=arguments)
-        self.items.append(call)
-
-
-def _send(emit: Emit, events: Sequence[Event]) -> None:
+def send_all(emit: Emit, events: Sequence[Event]) -> None:
     for event in events:
         emit(event)
 
 
-def _note(response_id: str, error: Exception) -> None:
+def note_failure(response_id: str, error: Exception) -> None:
     if isinstance(error, OpenlineError):
         log.warning("response %s failed: %s", response_id, error.code)
     else:
@@ -312,7 +172,7 @@ class Texter:
             if self._writer is None:
                 raise
             problem = Problem("server_error", error.message, "server_error")
-            _send(emit, self._writer.done("failed", problem=problem))
+            send_all(emit, self._writer.done("failed", problem=problem))
             return None
         except asyncio.CancelledError:
             self._cancel()
@@ -488,19 +348,19 @@ class StoredResponses:
             self._busy.discard(session)
         done = ended.done
         held = await self._keep(public_id(session, done.response_id), ended.place)
-        _send(emit, ended.events)
+        send_all(emit, ended.events)
         return held if done.status in ("completed", "incomplete") or done.reason == "steered" else None
 
     async def _warm(self, asked: Create, texter: Texter, emit: Emit) -> Held:
         """The items are in the log; nothing is asked of the model."""
         model = texter.driver.session.state.config.model
         writer = ResponseWriter(f"resp_{secrets.token_hex(16)}", asked, now_s(self._gateway), model)
-        _send(emit, writer.created())
+        send_all(emit, writer.created())
         await self._gateway.store.flush()
         state = texter.driver.session.state
         place = _Row(state.session, state.last_item_id() or "", texter.driver.durable_seq)
         held = await self._keep(writer.response_id, place)
-        _send(emit, writer.done("completed", usage=Usage()))
+        send_all(emit, writer.done("completed", usage=Usage()))
         return held
 
     async def _keep(self, response_id: str, place: _Row) -> Held:
@@ -658,6 +518,8 @@ def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str) -> byt
                     tool_choice=request.tool_choice or '"auto"',
                     max_output_tokens=request.max_output_tokens,
                     metadata=request.metadata,
+                    parallel_tool_calls=request.parallel_tool_calls is not False,
+                    echo=shown(request.model_options, request.text_format),
                 )
                 writer = ResponseWriter(response_id, asked, created_ms // 1000, model)
                 wire.output_items(fact.output, writer)

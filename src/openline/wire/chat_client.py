@@ -14,6 +14,7 @@ import msgspec
 
 from openline.core.model import Usage
 from openline.wire.items import JsonObject
+from openline.wire.model_options import chat_options
 from openline.wire.responses_client import (
     Asked,
     CallEnd,
@@ -54,6 +55,7 @@ def chat_body(asked: Asked, known: Sequence[JsonObject]) -> JsonObject:
             not asked.parallel_tool_calls
         ):  # Only then: llama.cpp and older servers refuse what they do not know.
             found["parallel_tool_calls"] = False
+    found |= chat_options(asked.options, asked.text_format)
     if asked.max_output_tokens is not None:
         found["max_tokens"] = asked.max_output_tokens  # The old name: it is the one that all servers take.
     return found

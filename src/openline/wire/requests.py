@@ -50,7 +50,7 @@ def to_request(
     """The request in ``response.create{response}``; an absent one asks for everything as the session says.
 
     ``lookup`` finds an item of the conversation for an ``item_reference``. ``max_output_tokens`` "inf" is
-    "as the session says"; ``prompt``, ``reasoning`` and ``parallel_tool_calls`` are taken and have no effect.
+    "as the session says"; ``prompt`` and ``reasoning`` are taken and have no effect.
 
     Raises ClientProtocolError with the path of what is wrong.
     """
@@ -61,7 +61,6 @@ def to_request(
             raise fields.wrong("unknown_parameter", message, name)
     if strict:
         fields.refuse_unknown(_FIELDS)
-    fields.flag("parallel_tool_calls", True)
     fields.child("prompt")
     fields.child("reasoning")
     audio = fields.child("audio")
@@ -73,6 +72,9 @@ def to_request(
         instructions=fields.text("instructions"),
         tools=None if fields.get("tools") is None else to_tools(fields),
         tool_choice=to_tool_choice(fields),
+        parallel_tool_calls=None
+        if fields.get("parallel_tool_calls") is None
+        else fields.flag("parallel_tool_calls", True),
         max_output_tokens=to_max_tokens(fields),
         voice=None if output is None else to_voice(output, strict),
         output_format=None if output is None else to_format(output),

@@ -16,6 +16,7 @@ import msgspec
 
 from openline.core.model import Item, Part, ToolSpec, Usage
 from openline.wire.items import JsonObject
+from openline.wire.model_options import responses_options
 
 PENDING_OUTPUT: Final = '{"status":"pending"}'
 """What a call without a result is answered with: providers refuse a conversation that leaves one open."""
@@ -40,7 +41,8 @@ def decode(payload: bytes | str) -> JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one response is asked with. ``tool_choice`` is JSON text. ``model`` is the provider's name of it."""
+    """What one response is asked with. ``tool_choice``, ``text_format`` and ``options`` are JSON text. ``model`` is
+    the provider's name of it."""
 
     model: str
     instructions: str
@@ -50,6 +52,8 @@ class Asked:
     max_output_tokens: int | None = None
     store: bool = False
     encrypted_reasoning: bool = False
+    text_format: str = ""
+    options: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,7 @@ def body(
         found["parallel_tool_calls"] = asked.parallel_tool_calls
     if asked.max_output_tokens is not None:
         found["max_output_tokens"] = asked.max_output_tokens
+    found |= responses_options(asked.options, asked.text_format)
     if asked.encrypted_reasoning:
         found["include"] = ["reasoning.encrypted_content"]
     if previous is not None:
@@ -408,10 +413,12 @@ def _failed(error: JsonObject, otherwise: str) -> Failed:
 def to_usage(usage: JsonObject) -> Usage:
     """Token counts of either API; what is not there counts 0."""
     cached = _child(usage, "input_tokens_details") or _child(usage, "prompt_tokens_details")
+    spent = _child(usage, "output_tokens_details") or _child(usage, "completion_tokens_details")
     return Usage(
         input_tokens=_number(usage, "input_tokens") or _number(usage, "prompt_tokens"),
         output_tokens=_number(usage, "output_tokens") or _number(usage, "completion_tokens"),
         cached_tokens=_number(cached, "cached_tokens"),
+        reasoning_tokens=_number(spent, "reasoning_tokens"),
     )
 
 

@@ -19,6 +19,7 @@ from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire.check import MAX_ID, Fields, error
 from openline.wire.items import JsonObject, to_tool_choice, to_tools
+from openline.wire.model_options import to_options, to_text_format
 
 MAX_INPUT: Final = 10_000
 """Input items of one request; the service names no limit."""
@@ -28,7 +29,7 @@ NOT_FOUND: Final = "previous_response_not_found"
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}", re.ASCII)
 _ROLES: Final = ("user", "assistant", "system", "developer")
 _ECHOED: Final = ("temperature", "top_p", "text", "truncation", "reasoning", "user", "service_tier")
-"""Settings that are shown again in the response and have no effect on the models of this gateway."""
+"""Settings that are shown again in the response as they came."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -47,6 +48,8 @@ class Create:
     parallel_tool_calls: bool = True
     max_output_tokens: int | None = None
     metadata: tuple[tuple[str, str], ...] = ()
+    text_format: str = ""
+    options: str = ""
     stores: bool = True
     streams: bool = False
     generates: bool = True
@@ -61,6 +64,9 @@ class Create:
             tool_choice=self.tool_choice,
             max_output_tokens=self.max_output_tokens,
             metadata=self.metadata,
+            text_format=self.text_format,
+            model_options=self.options,
+            parallel_tool_calls=self.parallel_tool_calls,
         )
 
 
@@ -143,12 +149,6 @@ def to_create(fields: Fields) -> Create:
     for name in ("conversation", "prompt"):
         if fields.get(name) is not None:
             raise fields.not_supported(name, f"'{name}' on /v1/responses; use previous_response_id")
-    shape = fields.child("text")
-    form = shape.child("format") if shape is not None else None
-    if form is not None and form.required_choice("type", ("text", "json_object", "json_schema")) != "text":
-        raise form.not_supported(
-            "type", "JSON output; ask for it in the instructions, or give a function tool"
-        )
     options = fields.child("prompt_cache_options")
     prewarms = options is not None and options.flag("prewarm", False)
     return Create(
@@ -162,6 +162,8 @@ def to_create(fields: Fields) -> Create:
         parallel_tool_calls=fields.flag("parallel_tool_calls", True),
         max_output_tokens=fields.integer("max_output_tokens", 1, MAX_OUTPUT_TOKENS),
         metadata=_metadata(fields),
+        text_format=to_text_format(fields),
+        options=to_options(fields),
         stores=fields.flag("store", True),
         streams=fields.flag("stream", False),
         generates=fields.flag("generate", True) and not prewarms,
@@ -445,7 +447,7 @@ def _usage(usage: Usage) -> JsonObject:
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
 

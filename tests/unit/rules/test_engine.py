@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from openline.core.model import Item, Part
+import json
+from typing import Any
+
+from openline.core.model import Item, Part, ToolSpec
 from openline.ports import ModelRequest
 from openline.rules.engine import RuleEngine
 from openline.rules.match import load_rules
@@ -31,6 +34,64 @@ def reply(*items: Item) -> str:
         SessionId("s"), ResponseId("r"), "", (*CALLS, *items), (), '"auto"', True, None, ""
     )
     return ENGINE.decide(request).text
+
+
+def in_form(text: str, form: dict[str, Any], *more: Item, instructions: str = "") -> Any:
+    """What is answered to ``text`` where JSON is asked for, read as JSON."""
+    request = ModelRequest(
+        SessionId("s"),
+        ResponseId("r"),
+        instructions,
+        (item("user", text), *more),
+        (),
+        '"auto"',
+        text_format=json.dumps(form),
+    )
+    return json.loads(ENGINE.decide(request).text)
+
+
+def schema_of(**properties: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "json_schema", "name": "order", "schema": schema}
+
+
+def test_a_form_is_filled_from_what_was_said() -> None:
+    colours = {"type": "string", "enum": ["red", "light blue"]}
+    form = schema_of(count={"type": "integer"}, colour=colours, urgent={"type": "boolean"})
+    said = in_form("please order twelve in light blue, urgent", form)
+    assert said == {"count": 12, "colour": "light blue", "urgent": True}
+
+
+def test_where_an_answer_is_wanted_it_stands_in_the_form() -> None:
+    form = schema_of(answer={"type": "string"}, language={"const": "en"})
+    said = in_form("what is two plus two", form)
+    assert (
+        said["language"] == "en"
+        and said["answer"]
+        == ENGINE.decide(
+            ModelRequest(
+                SessionId("s"), ResponseId("r"), "", (item("user", "what is two plus two"),), (), '"auto"'
+            )
+        ).text
+    )
+    assert in_form("hello", {"type": "json_object"}).keys() == {"answer"}
+
+
+def test_words_told_to_be_said_that_are_the_form_already_stay() -> None:
+    form = schema_of(answer={"type": "string"})
+    assert in_form("hi", form, instructions='Say exactly: {"answer": "yes"}') == {"answer": "yes"}
+    other = in_form("hi", form, instructions='Say exactly: {"answer": 7}')
+    assert other == {"answer": '{"answer": 7}'}, "what is not valid for the schema is words"
+
+
+def test_a_call_is_a_call_whatever_form_the_words_have() -> None:
+    tool = ToolSpec("get_stock", "", '{"type":"object","properties":{},"required":[]}')
+    request = ModelRequest(
+        SessionId("s"), ResponseId("r"), "", (item("user", "stock"),), (tool,), '"required"',
+        text_format=json.dumps(schema_of(answer={"type": "string"})),
+    )  # fmt: skip
+    reply = ENGINE.decide(request)
+    assert [call.name for call in reply.calls] == ["get_stock"] and not reply.text
 
 
 def test_a_result_that_came_while_the_other_was_told_is_told_next() -> None:

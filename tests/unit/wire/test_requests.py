@@ -56,6 +56,7 @@ def test_everything_can_be_asked() -> None:
         instructions="one word",
         tools=(ToolSpec("stock"),),
         tool_choice='"required"',
+        parallel_tool_calls=True,
         max_output_tokens=12,
         voice="cedar",
         output_format="pcm",

@@ -157,6 +157,13 @@ def test_text_that_only_comes_whole_is_still_said() -> None:
     assert read(done({"type": "message", "content": None})) == []
 
 
+def test_thoughts_are_counted_in_either_api() -> None:
+    counts = {"output_tokens": 9, "output_tokens_details": {"reasoning_tokens": 7}}
+    assert wire.to_usage(counts) == Usage(output_tokens=9, reasoning_tokens=7)
+    counts = {"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}
+    assert wire.to_usage(counts) == Usage(output_tokens=9, reasoning_tokens=7)
+
+
 def test_a_refusal_is_text() -> None:
     event = {"type": "response.refusal.delta", "output_index": 0, "delta": "I cannot."}
     assert read(event) == [Text("I cannot.")]

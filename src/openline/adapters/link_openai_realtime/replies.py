@@ -17,6 +17,7 @@ from openline.ports import LinkSink, ResponseStart
 from openline.types import CallId, ItemId, ResponseId
 from openline.wire import upstream
 from openline.wire.items import JsonObject
+from openline.wire.model_options import told_form
 
 CANCEL_WAIT_S = 2.0
 """How long a cancelled response may keep the conversation busy before the next one is asked for regardless."""
@@ -376,12 +377,18 @@ def wish_of(start: ResponseStart, known: dict[str, str]) -> JsonObject:
             wish["tools"] = upstream.tool_objects(request.tools)
         if request.tool_choice is not None:
             wish["tool_choice"] = upstream.raw(request.tool_choice)
+    if request.text_format:
+        # The Realtime API has no word for it; the model can only be told.
+        told = config.instructions if instructions is None else instructions
+        instructions = f"{told}\n\n{told_form(request.text_format)}"
     if instructions is not None:
         wish["instructions"] = instructions
     if request.modality is not None:
         wish["output_modalities"] = [request.modality]
     if request.voice is not None:
         wish["audio"] = {"output": {"voice": request.voice}}
+    if request.parallel_tool_calls is not None:
+        wish["parallel_tool_calls"] = request.parallel_tool_calls
     if request.max_output_tokens is not None:
         wish["max_output_tokens"] = request.max_output_tokens
     return wish

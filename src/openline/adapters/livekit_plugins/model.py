@@ -19,6 +19,7 @@ from openline.core.model import ToolSpec, Usage
 from openline.errors import LinkUnavailable
 from openline.ports import LanguageModel, ModelDone, ModelEvent, ModelRequest, TextDelta, ToolCallDone
 from openline.wire.items import JsonObject
+from openline.wire.model_options import told_form
 from openline.wire.responses_client import entries, pending_outputs
 
 EXTRAS_MAX = 4_096
@@ -122,8 +123,10 @@ class PluginModel(LanguageModel):
     def _context(self, request: ModelRequest) -> llm.ChatContext:
         known = entries(request.items)
         items: list[llm.ChatItem] = []
-        if request.instructions:
-            items.append(llm.ChatMessage(role="system", content=[request.instructions]))
+        # A form is asked for in words: each provider's plugin has its own setting for it, or none.
+        told = [request.instructions, told_form(request.text_format) if request.text_format else ""]
+        if any(told):
+            items.append(llm.ChatMessage(role="system", content=["\n\n".join(filter(None, told))]))
         items.extend(map(self._item, [*known, *pending_outputs(known)]))
         return llm.ChatContext(items)
 
