@@ -153,6 +153,7 @@ class Recordings:
         self.open = 0
         self.stored: dict[str, bytes] = {}
         self.pruned = 0
+        self.forgotten: list[SessionId] = []
 
     def recorder(self, session: SessionId, on_segment: Callable[[Segment], None]) -> Recordings:
         self.open += 1
@@ -169,6 +170,9 @@ class Recordings:
 
     async def length(self, session: SessionId, track: str) -> int:
         return len(self.stored.get(track, b"")) // 2
+
+    async def forget(self, session: SessionId) -> None:
+        self.forgotten.append(session)
 
     async def prune(self, older_than_ms: int, max_bytes: int, keep: object) -> list[SessionId]:
         self.pruned += 1

@@ -198,6 +198,12 @@ class FakeGateway:
             raise SessionEnded(f"session {session} has ended.")
         return b'{"status":"ended","reason":"%b"}' % reason.encode()
 
+    async def delete_session(self, tenant: str, session: SessionId) -> None:
+        made = self._get(tenant, session)
+        if made.row.status == "live":
+            raise ClientProtocolError(f"Session '{session}' is in use.", code="session_in_use")
+        del self.found[tenant, session]
+
     async def say(self, tenant: str, session: SessionId, text: str, *, interrupt: bool) -> bytes:
         self._get(tenant, session)
         self.said.append((session, text, interrupt))

@@ -166,6 +166,17 @@ def test_one_session_is_shown_with_what_was_said(gateway: GatewayProcess) -> Non
     assert "What is twelve times seven?" in text and "That is eighty four." in text
 
 
+def test_a_session_is_forgotten(gateway: GatewayProcess) -> None:
+    talk(gateway, "--text", "What is twelve times seven?", "--session", "sess_to_forget_1")
+    refused = command("sessions", "sess_to_forget_1", "--delete", "--data", str(gateway.data))
+    assert refused.returncode == 2 and "a data directory is only read" in refused.stderr
+    assert command("sessions", "--delete", "--url", gateway.url).returncode == 2
+    done = command("sessions", "sess_to_forget_1", "--delete", "--url", gateway.url)
+    assert done.stdout == "deleted  sess_to_forget_1\n", done.stderr
+    again = command("sessions", "sess_to_forget_1", "--delete", "--url", gateway.url)
+    assert again.returncode == 3 and "sess_to_forget_1" in again.stderr
+
+
 def test_tail_shows_the_newest_facts_and_filters_by_type(gateway: GatewayProcess) -> None:
     over_http, from_disk = from_both(gateway, "tail", "sess_typed_0001", "-n", "1000")
     assert [(e["id"], e["type"], e["data"]) for e in over_http] == [
@@ -229,6 +240,9 @@ def test_what_is_not_there_is_said(gateway: GatewayProcess) -> None:
 def test_replay_verifies_beside_the_running_gateway(gateway: GatewayProcess) -> None:
     results = rows(command("replay", "--all", "--verify", "--json", "--data", str(gateway.data)))
     assert results and all(row["ok"] and row["verified"] and row["steps"] > 0 for row in results)
+    many = rows(command("replay", "--all", "--verify", "--json", "--jobs", "2", "--data", str(gateway.data)))
+    told = [(row["session"], row["ok"], row["steps"]) for row in many]
+    assert told == [(row["session"], row["ok"], row["steps"]) for row in results], "processes change nothing"
     text = command("replay", "sess_typed_0001", "--verify", "--data", str(gateway.data)).stdout
     assert text.startswith("same  sess_typed_0001") and "steps/s" in text
 
@@ -254,6 +268,10 @@ def test_a_tampered_log_fails_the_verification_and_names_the_step(tmp_path: Path
     done = command("replay", "--all", "--verify", "--data", str(tmp_path / "data"))
     assert done.returncode == 1
     assert "DIFFERS  sess_tamper_01" in done.stdout and f"seq {first_seq}" in done.stdout
+    assert (
+        command("replay", "--all", "--verify", "--jobs", "2", "--data", str(tmp_path / "data")).returncode
+        == 1
+    )
     assert command("replay", "--all", "--data", str(tmp_path / "data")).returncode == 0, (
         "a fold compares nothing"
     )

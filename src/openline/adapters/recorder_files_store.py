@@ -46,6 +46,9 @@ class RecordingStore:
         files.export_wav(self.folder, session, path)
         return path
 
+    async def forget(self, session: SessionId) -> None:
+        await asyncio.to_thread(files.remove, self.folder, session)
+
     async def prune(self, older_than_ms: int, max_bytes: int, keep: Collection[SessionId]) -> list[SessionId]:
         return await asyncio.to_thread(
             files.prune, self.folder, older_than_ms=older_than_ms, max_bytes=max_bytes, keep=keep

@@ -27,7 +27,7 @@ COMMANDS = {
     "demo": "a whole call, live: barge-in, a cut line, a killed gateway",
     "serve": "run the gateway: WebSocket, HTTP API and console on one port",
     "talk": "talk with an agent from the terminal",
-    "sessions": "list sessions, or show one",
+    "sessions": "list sessions, show one, or delete one",
     "tail": "show facts as they happen",
     "trace": "the whole chain of a turn, a response or a tool call",
     "replay": "run a session's log again and compare",

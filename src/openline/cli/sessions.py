@@ -11,6 +11,7 @@ from typing import Any
 from openline.cli.facts import text_of
 from openline.cli.source import Source, add_source, source_of
 from openline.cli.terminal import Terminal, head_of
+from openline.errors import ConfigError
 
 Json = dict[str, Any]
 STATUS_STYLES = {"live": ("green", "bold"), "detached": ("yellow",), "parked": ("blue",), "ended": ("dim",)}
@@ -19,19 +20,33 @@ STATUS_STYLES = {"live": ("green", "bold"), "detached": ("yellow",), "parked": (
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "sessions",
-        help="list sessions, or show one",
-        description="List sessions, newest first; or show one with its transcript.",
+        help="list sessions, show one, or delete one",
+        description="List sessions, newest first; or show one with its transcript; or forget one.",
         epilog="example: openline sessions --status live",
     )
     parser.add_argument("session", nargs="?", help="a session's id; without it the list")
     parser.add_argument("-n", "--limit", type=int, default=20, help="sessions listed at most (default: 20)")
     parser.add_argument("--status", choices=sorted(STATUS_STYLES), help="only these")
+    parser.add_argument(
+        "--delete",
+        action="store_true",
+        help="forget this session, its log and its recording, without asking; nobody may be connected to it",
+    )
     add_source(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.delete and not options.session:
+        raise ConfigError("--delete: expected one session's id.", hint="See 'openline sessions'.")
     source, term = source_of(options), Terminal.of()
+    if options.delete:
+        source.delete(options.session)
+        if options.json:
+            print(json.dumps({"id": options.session, "deleted": True}))
+        else:
+            term.line(f"deleted  {options.session}")
+        return 0
     if options.session:
         return _one(source, options.session, term, as_json=options.json)
     rows = source.sessions(limit=max(1, options.limit), status=options.status)

@@ -44,6 +44,9 @@ class Source(Protocol):
 
     def transcript(self, session: str) -> Json: ...
 
+    def delete(self, session: str) -> None:
+        """Forget it. Raises ConfigError when it is in use, or when this source is only read."""
+
     def facts(self, session: str, *, after: int = 0, follow: bool = False) -> Iterator[Json]:
         """One session's facts in order; ``follow``: until the session ends."""
 
@@ -94,9 +97,12 @@ class HttpSource:
         with closing(self._connection()) as connection:
             return self._ask(connection, path, {}, "audio/wav").read()
 
-    def _json(self, path: str, query: dict[str, str] | None = None) -> Json:
+    def delete(self, session: str) -> None:
+        self._json(f"/v1/sessions/{quote(session, safe='')}", method="DELETE")
+
+    def _json(self, path: str, query: dict[str, str] | None = None, *, method: str = "GET") -> Json:
         with closing(self._connection()) as connection:
-            body = self._ask(connection, path, query or {}, "application/json").read()
+            body = self._ask(connection, path, query or {}, "application/json", method).read()
         return msgspec.json.decode(body, type=Json)
 
     def _stream(self, path: str, query: dict[str, str]) -> Iterator[tuple[str, Json]]:
@@ -125,11 +131,16 @@ class HttpSource:
         return http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_S)
 
     def _ask(
-        self, connection: http.client.HTTPConnection, path: str, query: dict[str, str], accept: str
+        self,
+        connection: http.client.HTTPConnection,
+        path: str,
+        query: dict[str, str],
+        accept: str,
+        method: str = "GET",
     ) -> http.client.HTTPResponse:
         target = f"{path}?{urlencode(query)}" if query else path
         try:
-            connection.request("GET", target, headers={**self._address.headers, "Accept": accept})
+            connection.request(method, target, headers={**self._address.headers, "Accept": accept})
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise ConfigError(
@@ -146,6 +157,8 @@ def _refusal(status: int, body: bytes) -> OpenlineError:
         message = str(msgspec.json.decode(body)["error"]["message"])
     except (msgspec.DecodeError, LookupError, TypeError):
         message = f"the gateway answered {status}."
+    if status == 409:
+        return ConfigError(message)
     if status in (401, 403):
         return ConfigError(message, hint="Pass --key, or set OPENLINE_KEY.")
     return SessionNotFound(message) if status == 404 else LogUnavailable(message)
@@ -184,6 +197,12 @@ class DataSource:
         # Through JSON, so that what comes out is what the gateway would have sent.
         found = bootstrap.stored_transcript(self._reader, SessionId(session))
         return msgspec.json.decode(msgspec.json.encode(found), type=Json)
+
+    def delete(self, session: str) -> None:
+        raise ConfigError(
+            "expected a gateway: a data directory is only read.",
+            hint="Start one there, and leave --data out.",
+        )
 
     def facts(self, session: str, *, after: int = 0, follow: bool = False) -> Iterator[Json]:
         node = self._reader.session(SessionId(session)).node

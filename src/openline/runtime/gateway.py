@@ -7,6 +7,7 @@ Stop order is the reverse: ``drain`` (no new sessions, running replies end), con
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Collection, Coroutine
@@ -48,6 +49,8 @@ LINEAGE_MAX = 256
 FORKS = "forks"
 """Where the store keeps which sessions go on from one: while there are any, that one may not be deleted."""
 DRAIN_POLL_S = 0.05
+LET_GO_S = 5.0
+"""How long a session that is to be deleted may still be written down, or run a tool."""
 RECORDED_POLL_S = 0.05
 RECORDED_TRIES = 40
 """A recorder writes several times a second; what is not on disk after two seconds was dropped."""
@@ -63,6 +66,9 @@ class Recordings(Protocol):
 
     async def length(self, session: SessionId, track: str) -> int:
         """Samples from the track's start to the end of what is on disk."""
+
+    async def forget(self, session: SessionId) -> None:
+        """Remove a session's recording, if there is one."""
 
     async def prune(self, older_than_ms: int, max_bytes: int, keep: Collection[SessionId]) -> list[SessionId]:
         """Remove recordings last written before ``older_than_ms``, then the oldest beyond ``max_bytes``."""
@@ -274,15 +280,15 @@ class Gateway:
             await self.store.put_value(FORKS, parent, " ".join((*children, child)).encode())
 
     async def delete(self, session: SessionId, *, tenant: str) -> None:
-        """Forget a session that is over or parked: its log and its rows.
+        """Forget a session that nobody is connected to: its recording, its log and its rows. A running one is ended.
 
-        Raises SessionNotFound, and ClientProtocolError when it is being used here or when a fork of it, whose
-        conversation begins in its log, is still there: delete that first.
+        Raises SessionNotFound, and ClientProtocolError when somebody is connected or when a fork of it, whose
+        conversation begins in its log, is still there: delete that first. After a crash in the middle it is there
+        without its recording, and can be deleted again.
         """
         if (await self.store.session(session)).tenant != tenant:
             raise SessionNotFound(f"No session '{session}'.")
-        if session in self.drivers:
-            raise ClientProtocolError(f"Session '{session}' is in use.", code="session_in_use")
+        await self._let_go(session)
         async with self._forking:
             known = await self.store.get_value(FORKS, session)
             for child in known.decode().split(" ") if known else []:
@@ -291,7 +297,26 @@ class Gateway:
                         f"Session '{child}' is a fork of '{session}' and needs its log; delete it first."
                     )
                     raise ClientProtocolError(message, code="session_has_forks")
+            if self.recordings is not None:
+                await self.recordings.forget(session)
             await self.store.delete_session(session)
+
+    async def _let_go(self, session: SessionId) -> None:
+        """Out of memory with a session that nobody uses. Raises ClientProtocolError when somebody does."""
+        driver = self.drivers.get(session)
+        if driver is None:
+            return
+        if not driver.clients:
+            if driver.session.state.status not in ("parked", "ended"):
+                driver.offer(i.EndSession("deleted", cuts=driver.playout.cuts()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LET_GO_S):
+                    await self._evict(driver)
+        if session in self.drivers:
+            message = (
+                f"Session '{session}' is in use: somebody is connected, or a tool of it runs. End it first."
+            )
+            raise ClientProtocolError(message, code="session_in_use")
 
     async def _exists(self, session: SessionId) -> bool:
         try:

@@ -216,6 +216,11 @@ class Handlers:
             raise _invalid("reason", f"a text of 1 to {MAX_REASON_CHARS} characters")
         return _json(await self._gateway.end_session(_tenant(request), _session_id(request), reason))
 
+    async def delete_session(self, request: Request) -> Response:
+        session = _session_id(request)
+        await self._gateway.delete_session(_tenant(request), session)
+        return _json(msgspec.json.encode({"id": session, "object": "openline.session", "deleted": True}))
+
     async def say(self, request: Request) -> Response:
         body = await _read_object(request, ("text", "interrupt"))
         text, interrupt = body.get("text"), body.get("interrupt", False)

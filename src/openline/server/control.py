@@ -164,6 +164,9 @@ class ControlApi:
         await self._gateway.store.flush()
         return await self.session(tenant, session)
 
+    async def delete_session(self, tenant: str, session: SessionId) -> None:
+        await self._gateway.delete(session, tenant=tenant)
+
     async def say(self, tenant: str, session: SessionId, text: str, *, interrupt: bool) -> bytes:
         driver = await self._gateway.load(session, tenant=tenant)
         if interrupt and driver.session.state.active is not None:

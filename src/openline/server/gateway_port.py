@@ -116,5 +116,11 @@ class GatewayPort(CredentialLookup, Protocol):
     async def end_session(self, tenant: str, session: SessionId, reason: str) -> bytes:
         """End it; returns its state (JSON) once the end is durable. Raises SessionEnded if it already was."""
 
+    async def delete_session(self, tenant: str, session: SessionId) -> None:
+        """Forget it: log, rows and recording. Returns when that is durable.
+
+        Raises ClientProtocolError ``session_in_use``, or ``session_has_forks``: those need its log.
+        """
+
     async def say(self, tenant: str, session: SessionId, text: str, *, interrupt: bool) -> bytes:
         """Have the agent say ``text``; returns a JSON receipt once the request is durable."""

@@ -66,6 +66,8 @@ def error_body(kind: str, code: str, message: str, param: str | None) -> bytes:
 def reject_for(error: OpenlineError) -> Reject:
     """Which answer an error of ours gets. What is not listed is our own fault: 500 without its text."""
     match error:
+        case ClientProtocolError(code="session_in_use" | "session_has_forks"):
+            return Reject(409, error.code, str(error))
         case ClientProtocolError():
             return Reject(400, error.code, str(error), error.param, error.kind)
         case SessionNotFound():

@@ -157,6 +157,15 @@ ROUTES: tuple[RouteSpec, ...] = (
         problems=(400, 404, 409),
     ),
     RouteSpec(
+        "DELETE",
+        "/v1/sessions/{session_id}",
+        "delete_session",
+        "Forget a session that nobody is connected to: its log and its recording",
+        (_json(200, "It is gone, from the files too.", _OBJECT),),
+        (_SESSION_ID,),
+        problems=(404, 409),
+    ),
+    RouteSpec(
         "POST",
         "/v1/sessions/{session_id}/say",
         "say",

@@ -195,6 +195,18 @@ def test_one_session_is_shown_ended_and_made_to_speak() -> None:
     tell(story)
 
 
+def test_a_session_that_is_over_is_forgotten() -> None:
+    async def story(gateway: FakeGateway, http: httpx.AsyncClient) -> None:
+        gateway.add_session(SESSION)
+        gateway.add_session("sess_ended", status="ended")
+        assert error_of(await http.delete(f"/v1/sessions/{SESSION}"))[:2] == (409, "session_in_use")
+        gone = await http.delete("/v1/sessions/sess_ended")
+        assert gone.json() == {"id": "sess_ended", "object": "openline.session", "deleted": True}
+        assert error_of(await http.delete("/v1/sessions/sess_ended"))[:2] == (404, "session_not_found")
+
+    tell(story)
+
+
 @pytest.mark.parametrize(
     ("action", "body", "expected"),
     [

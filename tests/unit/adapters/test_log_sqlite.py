@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from openline.adapters.log_sqlite import SqliteLog, database
 from openline.errors import DataDirectoryError, IllegalTransition, LogError, LogUnavailable
 from openline.testing.check_log import own
+from openline.types import SessionId
 
 
 async def opened(folder: Path) -> SqliteLog:
@@ -217,6 +219,47 @@ def test_commits_are_grouped(tmp_path: Path) -> None:
         assert counted.commits < 100
 
     use(tmp_path, story)
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_what_is_deleted_is_in_no_file(tmp_path: Path) -> None:
+    said = b"nobody else must ever read this. " * 300
+
+    async def story(log: SqliteLog) -> None:
+        for name in ("sess_gone", "sess_kept"):
+            owner = await own(log, name)
+            for _ in range(20):
+                owner.append(body=said + name.encode())
+            await owner.durable()
+        assert b"sess_gone" in bytes_of(tmp_path)
+        await log.delete_session(SessionId("sess_gone"))
+        await log.flush()  # The WAL is emptied before the writer takes anything else.
+        left = bytes_of(tmp_path)
+        assert b"sess_gone" not in left and left.count(said + b"sess_kept") == 20
+
+    use(tmp_path, story)
+
+
+def test_a_reader_in_the_way_is_not_waited_for_and_the_wal_is_emptied_later(tmp_path: Path) -> None:
+    async def story(log: SqliteLog) -> None:
+        gone = await own(log, "sess_gone")
+        gone.append(body=b"nobody else must ever read this")
+        await gone.durable()
+        reader = database.open_reader(database.Placement(tmp_path))
+        reading = reader.execute("SELECT 1 FROM steps")
+        next(reading)
+        began = time.monotonic()
+        await log.delete_session(gone.session)
+        await one_step(log)
+        assert time.monotonic() - began < database.BUSY_MS / 1000 / 2, "calls wait for no reader"
+        reading.close()
+        reader.close()
+
+    use(tmp_path, story)
+    assert b"nobody else must ever" not in bytes_of(tmp_path)
 
 
 def test_closing_at_once_and_twice(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.C
         (["tail", "one", "more"], "'openline tail' does not know 'more'. See 'openline tail --help'."),
         (["replay"], "expected one session's id, or --all"),
         (["replay", "sess_x", "--all"], "expected one session's id, or --all"),
+        (["replay", "sess_x", "--jobs", "2"], "--jobs: expected a number from 1, together with --all"),
+        (["replay", "--all", "--jobs", "0"], "--jobs: expected a number from 1, together with --all"),
         (["replay", "sess_x", "--at", "0"], "--at: expected a seq from 1"),
         (["sessions", "--url", "ftp://x"], "expected http(s)://host:port; got 'ftp://x'"),
         (["sessions", "--url", "http://127.0.0.1:1"], "no gateway answers at http://127.0.0.1:1"),

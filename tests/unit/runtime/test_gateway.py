@@ -218,6 +218,28 @@ def test_a_parked_session_leaves_memory_and_comes_back_when_it_is_asked_for() ->
     run(story())
 
 
+def test_a_session_is_forgotten_with_its_recording_once_nobody_uses_it() -> None:
+    async def story() -> None:
+        recordings = Recordings()
+        async with house(recordings=recordings) as home:
+            caller = Caller()
+            driver = await home.call(caller)
+            session = driver.session.state.session
+            with pytest.raises(ClientProtocolError, match="in use: somebody is connected"):
+                await home.gateway.delete(session, tenant=TENANT)
+            driver.detach(caller.conn, 1000, clean=True)
+            with pytest.raises(SessionNotFound):
+                await home.gateway.delete(session, tenant="another")
+            # It waits for its caller to come back, or parks: neither need be waited for.
+            assert session in home.gateway.drivers and not recordings.forgotten
+            await home.gateway.delete(session, tenant=TENANT)
+            assert recordings.forgotten == [session] and recordings.open == 0
+            with pytest.raises(SessionNotFound):
+                await home.gateway.load(session, tenant=TENANT)
+
+    run(story())
+
+
 def test_a_session_does_not_leave_memory_while_its_tool_runs() -> None:
     async def story() -> None:
         finish = asyncio.Event()

@@ -17,6 +17,8 @@ import apsw
 from openline.errors import DataDirectoryError
 
 DATABASE_NAME = "log.sqlite"
+BUSY_MS = 5_000
+"""How long a connection waits for another one."""
 APPLICATION_ID = 0x4F4C_4E31
 """``OLN1`` in the file header: says that a SQLite file is an Openline log."""
 PAGE_BYTES = 16_384
@@ -47,6 +49,13 @@ class Placement:
     @property
     def database(self) -> Path:
         return self.folder / DATABASE_NAME
+
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log; 0 where there is none."""
+        try:
+            return self.database.with_name(f"{DATABASE_NAME}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 # Descriptors of locks held by this process. A forked child shares the open file and would keep the
@@ -155,7 +164,7 @@ def open_writer(place: Placement) -> apsw.Connection:
     try:
         if place.vfs:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.set_busy_timeout(5000)
+        db.set_busy_timeout(BUSY_MS)
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
         # FULL, not NORMAL: with NORMAL a power cut loses what was already acknowledged.
@@ -181,7 +190,7 @@ def open_reader(place: Placement) -> apsw.Connection:
     """A connection that cannot write. Sees exactly what is committed, which here means synced."""
     assert not place.vfs
     db = apsw.Connection(str(place.database), flags=apsw.SQLITE_OPEN_READONLY)
-    db.set_busy_timeout(5000)
+    db.set_busy_timeout(BUSY_MS)
     db.execute("PRAGMA query_only = 1")
     db.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
     return db

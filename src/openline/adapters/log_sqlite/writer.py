@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import apsw
 
@@ -206,11 +206,15 @@ class Transaction:
         head = self.head(session)
         if head is None:
             raise SessionNotFound(f"expected a stored session; got {session}.")
+        # What is deleted is overwritten with zeros: its owner may have asked for it to be forgotten.
+        self.db.execute("PRAGMA secure_delete = ON")
         self.db.execute("DELETE FROM steps WHERE session = ?", (head.row,))
         self.db.execute("DELETE FROM wakeups WHERE session = ?", (head.row,))
         self.db.execute("DELETE FROM sessions WHERE id = ?", (head.row,))
         # A position is never used twice, or a consumer whose cursor is past it would miss the new step.
         self.db.execute("INSERT OR REPLACE INTO meta VALUES ('next_pos', ?)", (self._writer.next_pos,))
+        self.db.execute("PRAGMA secure_delete = OFF")
+        self._writer.forgets = "now"
         del self._writer.heads[session]
         self._writer.broken.pop(session, None)
 
@@ -293,6 +297,8 @@ class Writer:
         self.broken: dict[SessionId, tuple[int, Exception]] = {}
         self.next_pos = 1
         self.disk_is_full = False
+        self.forgets: Literal["", "now", "later"] = ""
+        """The WAL may still hold what was deleted; when it is to be emptied."""
 
     def start(self, opened: Callable[[Exception | None], None]) -> None:
         """Start the thread; ``opened`` is called on it once, with what went wrong or None."""
@@ -363,6 +369,8 @@ class Writer:
             self._wal_pages += db.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
             if self._wal_pages >= self._checkpoint_pages:
                 self._checkpoint(db)
+            if self.forgets == "now":
+                self._forget(db)
 
     def _take(self) -> list[Entry]:
         queue = self._queue
@@ -476,8 +484,18 @@ class Writer:
             outcome = self._die([], error)
             self._deliver(outcome)
 
+    def _forget(self, db: apsw.Connection) -> None:
+        """Empty the WAL, so that nothing of what was deleted is in a file. A reader may need it: then once more when
+        it is quiet. Nobody is waited for, as live calls are."""
+        db.set_busy_timeout(0)
+        self._checkpoint(db, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        db.set_busy_timeout(database.BUSY_MS)
+        self.forgets = "later" if self._place.wal_bytes() else ""
+
     def _idle(self, db: apsw.Connection) -> None:
-        if self._wal_pages:
+        if self.forgets:
+            self._forget(db)
+        elif self._wal_pages:
             self._checkpoint(db)
         if self.disk_is_full:
             self._look_for_space()
