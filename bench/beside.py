@@ -183,13 +183,14 @@ def _times(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     ours = found[OURS]
     times = {}
     for name, theirs in found.items():
-        if name == OURS or not min(theirs["limits"]):
+        if name == OURS or not theirs["sessions"]:
             continue
         times[name] = {
             "sessions": round(ours["sessions"] / theirs["sessions"], 2),
             "least": round(min(ours["limits"]) / max(theirs["limits"]), 2),
-            "most": round(max(ours["limits"]) / min(theirs["limits"]), 2),
         }
+        if min(theirs["limits"]):  # In a round in which it carried nothing there is no most.
+            times[name]["most"] = round(max(ours["limits"]) / min(theirs["limits"]), 2)
         if ours["at_common"] and theirs["at_common"]:
             times[name]["cpu_at_common"] = round(
                 theirs["at_common"]["percent_core_per_session"]

@@ -54,3 +54,6 @@ def test_times_say_how_far_the_rounds_let_them_vary() -> None:
     nothing = {"sessions": 0, "limits": [0, 0, 10], "at_common": None}
     times = beside._times({"openline": ours, "pipecat": theirs, "livekit_agents": nothing})
     assert times == {"pipecat": {"sessions": 4.0, "least": 2.5, "most": 5.0, "cpu_at_common": 4.0}}
+    once_nothing = {**theirs, "limits": [0, *theirs["limits"][1:]]}
+    times = beside._times({"openline": ours, "pipecat": once_nothing})
+    assert times["pipecat"]["sessions"] == 4.0 and "most" not in times["pipecat"]
