@@ -288,7 +288,6 @@ class Gateway:
         """
         if (await self.store.session(session)).tenant != tenant:
             raise SessionNotFound(f"No session '{session}'.")
-        await self._let_go(session)
         async with self._forking:
             known = await self.store.get_value(FORKS, session)
             for child in known.decode().split(" ") if known else []:
@@ -297,6 +296,7 @@ class Gateway:
                         f"Session '{child}' is a fork of '{session}' and needs its log; delete it first."
                     )
                     raise ClientProtocolError(message, code="session_has_forks")
+            await self._let_go(session)
             if self.recordings is not None:
                 await self.recordings.forget(session)
             await self.store.delete_session(session)
