@@ -190,8 +190,8 @@ class ResponseRequest:
     ``conversation`` none: out of band, writes no items. ``input``: replaces the conversation as context
     when ``has_input`` is true (an empty one means no context). ``verbatim``: speak exactly this text
     instead of asking the model. ``context`` is added by agent code for this reply only. ``text_format``: JSON text
-    of the form that the text must have (``wire.text_format``), empty for any. ``model_options``: JSON text of an
-    object with settings for language models that have them (``wire.model_options``), empty for none.
+    of the form that the text must have (``wire.model_options``), empty for any. ``model_options``: JSON text of an
+    object with settings for language models that have them, empty for none.
     """
 
     conversation: Literal["auto", "none"] = "auto"

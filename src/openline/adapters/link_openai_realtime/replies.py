@@ -387,7 +387,7 @@ def wish_of(start: ResponseStart, known: dict[str, str]) -> JsonObject:
         wish["output_modalities"] = [request.modality]
     if request.voice is not None:
         wish["audio"] = {"output": {"voice": request.voice}}
-    if request.parallel_tool_calls is not None:
+    if request.parallel_tool_calls not in (None, config.parallel_tool_calls):
         wish["parallel_tool_calls"] = request.parallel_tool_calls
     if request.max_output_tokens is not None:
         wish["max_output_tokens"] = request.max_output_tokens
