@@ -1,6 +1,7 @@
-"""Run the core's tests in forks of one warm process: once as they are, then once for each mutant.
+"""Run the core's tests in forks of one process: once as they are, then once for each mutant.
 
-POSIX only (fork). A fork imports openline anew, so a mutant of any module is seen by every other.
+POSIX only (fork). A fork here imports openline anew, so a change of a table is seen by every module. Changes inside
+functions need less: ``mutant_warm.py``.
 """
 
 from __future__ import annotations
@@ -27,17 +28,26 @@ from types import ModuleType
 import hypothesis
 import pytest
 
+from tools.mutant_swap import exchangeable_functions
 from tools.mutation import Mutant
 
+OUR_FAULT = 70
+"""Exit code of a fork in which the tool failed, not the mutant: no verdict, and the end of the run."""
 MEMORY_BYTES_MAX = 4 << 30
 """A mutant may loop and fill memory; a healthy run takes under 200 MB, plus what address space is reserved."""
 BASELINE_S_MAX = 600.0
-GRACE_S = 6.0
-"""CPU seconds for start, imports and collection of a fork; then ``SLACK`` times the tests' own seconds."""
+START_S = 6.0
+"""CPU seconds for start, imports and collection of a fork."""
+GRACE_S = 2.0
+"""CPU seconds for each test, and ``SLACK`` times its own seconds on top: a mutant that loops is found in the test
+that it loops in."""
 SLACK = 4.0
+CPU_S_MAX = 3600
 WALL_FACTOR = 20.0
 """Wall seconds for each CPU second allowed. A mutant is judged by its CPU time, so that a busy machine calls no
 slow run a killed one; this bound ends one that waits for what never comes."""
+OWN_KILLS = 10.0
+"""How much more a kill of a mutant of the same function says about the next than any other kill."""
 FIRST_TESTS = 8
 """Tests that a mutant meets first, those that killed most so far: most mutants die here, and collecting a few files
 is cheaper than collecting all that ever ran the function."""
@@ -49,6 +59,8 @@ class Baseline:
 
     seconds: dict[str, float] = field(default_factory=dict)
     tests_of: dict[str, list[str]] = field(default_factory=dict)
+    exchangeable: list[str] = field(default_factory=list)
+    """Functions that one object holds and that ran in tests only, as ``mutant_warm.key_of`` names them."""
     failure: str = ""
 
 
@@ -66,9 +78,11 @@ class Outcome:
 
 
 class Watcher:
-    """A pytest plugin: selects and orders tests, notes seconds and the first failure."""
+    """A pytest plugin: selects and orders tests, notes seconds and the first failure. ``on_test`` is told each."""
 
-    def __init__(self, wanted: Sequence[str] | None, on_test: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, wanted: Sequence[str] | None = None, on_test: Callable[[str], object] | None = None
+    ) -> None:
         self.order = {name: place for place, name in enumerate(wanted)} if wanted is not None else None
         self.on_test = on_test
         self.seconds: dict[str, float] = {}
@@ -155,12 +169,15 @@ def in_child(root: Path, report: Path, work: Callable[[], dict[str, object]]) ->
         draft = report.with_suffix(".new")
         draft.write_text(json.dumps(found))
         draft.replace(report)
+        code = 0
+    except MemoryError:  # the mutant's doing
+        code = 0
     except BaseException:  # the edge of a process: nothing may get back into the parent's code
         traceback.print_exc()
         sys.stderr.flush()
-    finally:
-        sys.stdout.flush()
-        os._exit(0)
+        code = OUR_FAULT
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def pytest_arguments(names: Sequence[str]) -> list[str]:
@@ -222,8 +239,11 @@ def measured(root: Path, names: Sequence[str]) -> dict[str, object]:
         scopes = scope_of_lines(path.read_text())
         for line, tests in data.contexts_by_lineno(file).items():
             if line in scopes:
-                tests_of.setdefault(f"{name}::{scopes[line]}", set()).update(test for test in tests if test)
-    return asdict(Baseline(watcher.seconds, {key: sorted(tests) for key, tests in tests_of.items()}, failure))
+                tests_of.setdefault(f"{name}::{scopes[line]}", set()).update(tests)
+    before_tests = {scope for scope, tests in tests_of.items() if "" in tests}
+    exchangeable = exchangeable_functions(core.parent, before_tests)
+    found = {scope: sorted(tests - {""}) for scope, tests in tests_of.items()}
+    return asdict(Baseline(watcher.seconds, found, exchangeable, failure))
 
 
 def scope_of_lines(text: str) -> dict[int, str]:
@@ -252,9 +272,12 @@ def scope_of_lines(text: str) -> dict[int, str]:
 class Pool:
     """Runs mutants, ``jobs`` at once. Use as a context manager: leaving it ends what still runs."""
 
+    first_tests = FIRST_TESTS
+
     def __init__(self, root: Path, baseline: Baseline, names: Sequence[str], jobs: int) -> None:
         self.root, self.baseline, self.names, self.jobs = root, baseline, names, max(1, jobs)
         self.kills: Counter[str] = Counter()
+        self.kills_of: dict[str, Counter[str]] = {}
         self.started = 0
         self.running: dict[int, tuple[Mutant, Path, float, float, bool]] = {}
         self.folder = tempfile.TemporaryDirectory(prefix="openline-mutants-")
@@ -267,10 +290,11 @@ class Pool:
             end(pid)
         self.folder.cleanup()
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, mutant_id: str, outcome: Outcome) -> None:
         """What killed before kills again: those tests go first."""
         if outcome.by:
             self.kills[outcome.by] += 1
+            self.kills_of.setdefault(scope_of(mutant_id), Counter())[outcome.by] += 1
 
     def run(self, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, Outcome]]:
         waiting = [(mutant, False) for mutant in reversed(mutants)]
@@ -281,23 +305,42 @@ class Pool:
                 if not tests:
                     yield mutant, Outcome("not covered")
                 else:
-                    self.start(mutant, tests if is_second else tests[:FIRST_TESTS], len(tests))
+                    self.start(mutant, tests if is_second else tests[: self.first_tests], len(tests))
             for mutant, outcome, is_partial in self.finished():
                 if is_partial and outcome.how == "survived":
                     waiting.append((mutant, True))
                     continue
-                self.learn(outcome)
+                self.learn(mutant.id, outcome)
                 yield mutant, outcome
-            time.sleep(0.005)
+            time.sleep(0.002)
+
+    def check(self) -> None:
+        """All tests, with nothing changed. Raises RuntimeError if one fails: then every mutant would count as killed."""
+        path = next(iter(self.baseline.tests_of)).split("::")[0]
+        nothing = Mutant(f"{path}::<module>::nothing", path, 0, 0, 0, "", "")
+        self.start(nothing, list(self.baseline.seconds), len(self.baseline.seconds))
+        while self.running:
+            for _, outcome, _ in self.finished():
+                if outcome.how != "survived":
+                    raise RuntimeError(
+                        f"without any change a run ended '{outcome.how}' by {outcome.by or 'nothing'}"
+                    )
+            time.sleep(0.01)
 
     def tests_for(self, mutant: Mutant) -> list[str]:
         """Those that ran the function; all for a table or a default, which any test may have read."""
-        tests = self.baseline.tests_of.get(f"{mutant.path}::{mutant.id.split('::')[1]}")
+        scope = scope_of(mutant.id)
+        tests = self.baseline.tests_of.get(scope)
         if tests is None:
-            is_function = mutant.id.split("::")[1] in set(scope_of_lines(self.text_of(mutant)).values())
+            is_function = scope.split("::")[1] in set(scope_of_lines(self.text_of(mutant)).values())
             tests = [] if is_function else list(self.baseline.seconds)
-        seconds = self.baseline.seconds
-        return sorted(tests, key=lambda name: (-self.kills[name], seconds.get(name, 0.0), name))
+        own = self.kills_of.get(scope, Counter())
+
+        def cost_of_a_kill(name: str) -> tuple[float, str]:
+            likely = 1.0 + self.kills[name] + OWN_KILLS * own[name]
+            return (self.baseline.seconds.get(name, 0.0) + 0.01) / likely, name
+
+        return sorted(tests, key=cost_of_a_kill)
 
     def text_of(self, mutant: Mutant) -> str:
         return (self.root / "src" / "openline" / mutant.path).read_text()
@@ -306,21 +349,27 @@ class Pool:
         """Run ``tests``, which are some or all ``of`` those that could notice."""
         self.started += 1
         report = Path(self.folder.name) / f"{self.started}.json"
-        path = self.root / "src" / "openline" / mutant.path
-        files = sorted({name.split("::")[0] for name in tests})
 
         def work() -> dict[str, object]:
-            sys.meta_path.insert(
-                0, OneModule(module_name(mutant.path), path, mutant.apply(path.read_bytes()))
-            )
-            watcher = Watcher(tests)
-            code = pytest.main(pytest_arguments(files), plugins=[watcher])
-            return {"code": int(code), "by": watcher.failed}
+            limit_cpu(START_S)
+            return self.verdict_of(mutant, tests)
 
-        allowed = GRACE_S + SLACK * sum(self.baseline.seconds.get(name, 0.0) for name in tests)
-        pid = in_child(self.root, report, lambda: limited(math.ceil(allowed), work))
+        pid = in_child(self.root, report, work)
         began = time.monotonic()
+        allowed = START_S + sum(self.allowed_s(name) for name in tests)
         self.running[pid] = (mutant, report, began, began + WALL_FACTOR * allowed, len(tests) < of)
+
+    def verdict_of(self, mutant: Mutant, tests: list[str]) -> dict[str, object]:
+        """In the fork: the changed module instead of the one on disk, and the tests."""
+        path = self.root / "src" / "openline" / mutant.path
+        sys.meta_path.insert(0, OneModule(module_name(mutant.path), path, mutant.apply(path.read_bytes())))
+        watcher = Watcher(tests, on_test=lambda name: limit_cpu(self.allowed_s(name)))
+        files = sorted({name.split("::")[0] for name in tests})
+        code = pytest.main(pytest_arguments(files), plugins=[watcher])
+        return {"is_killed": code != 0, "by": watcher.failed}
+
+    def allowed_s(self, test: str) -> float:
+        return GRACE_S + SLACK * self.baseline.seconds.get(test, 0.0)
 
     def finished(self) -> Iterator[tuple[Mutant, Outcome, bool]]:
         """Mutants with their outcome; True if there are tests that it has not met."""
@@ -329,6 +378,8 @@ class Pool:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 del self.running[pid]
+                if os.WIFEXITED(status) and os.WEXITSTATUS(status) == OUR_FAULT:
+                    raise RuntimeError(f"{mutant.id}: {Path(f'{report}.out').read_text()[-3000:]}")
                 is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
                 yield mutant, Outcome("timeout", "", took) if is_late else verdict(report, took), is_partial
             elif time.monotonic() > deadline:
@@ -337,10 +388,15 @@ class Pool:
                 yield mutant, Outcome("timeout", "", took), is_partial
 
 
-def limited(cpu_s: int, work: Callable[[], dict[str, object]]) -> dict[str, object]:
-    """``work``, ended by the system when it has used ``cpu_s`` seconds of CPU."""
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-    return work()
+def limit_cpu(seconds: float) -> None:
+    """From now on this process may use so many seconds of CPU (whole ones, rounded up); then the system ends it."""
+    used = time.process_time()
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + seconds), CPU_S_MAX))
+
+
+def scope_of(mutant_id: str) -> str:
+    """``path::function`` of a mutant."""
+    return "::".join(mutant_id.split("::")[:2])
 
 
 def verdict(report: Path, took: float) -> Outcome:
@@ -351,7 +407,7 @@ def verdict(report: Path, took: float) -> Outcome:
     finally:
         report.unlink(missing_ok=True)
         Path(f"{report}.out").unlink(missing_ok=True)
-    return Outcome("survived" if found["code"] == 0 else "killed", found["by"], took)
+    return Outcome("killed" if found["is_killed"] else "survived", found["by"], took)
 
 
 def end(pid: int) -> None:

@@ -7,9 +7,10 @@
 
 Exits with 0 only if every mutant was killed or has a reason in tests/mutants_accepted.toml.
 
-How it is fast: pytest is imported once and each mutant runs in a fork of that process, with the changed module
-served by an import hook (nothing is written to src); only tests that ran the changed function are started,
-those that killed most so far first, and the first failure ends the run. Results are kept in .mutants/: after a
+How it is fast: the tests are collected once, and each mutant runs in a fork of that process, where the changed
+function is given its new code (a change outside of functions, of a table or a default, runs in a fork that imports
+all anew, with the changed module served by an import hook; nothing is written to src). Only tests that ran the changed
+function are started, those that killed most for their time first, and the first failure ends the run. Results are kept in .mutants/: after a
 change of the tests only the survivors run again, after a change of a module of the core its mutants and all survivors
 do. A mutant killed while another module was older counts as killed: ``--fresh`` asks again.
 """
@@ -26,14 +27,18 @@ import sys
 import time
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import unified_diff
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tools.mutant_run import Baseline, Outcome, Pool, run_baseline  # noqa: E402  after the path is set
+from tools.mutant_warm import WarmPool, divided, run_collected  # noqa: E402  after the path is set
 from tools.mutation import Mutant, mutants_of  # noqa: E402  after the path is set
 
 SOURCE = ROOT / "src" / "openline"
@@ -41,6 +46,7 @@ TARGET = "core"
 TESTS = ["tests/unit/core", "tests/scenarios", "tests/properties"]
 ACCEPTED = ROOT / "tests" / "mutants_accepted.toml"
 KEPT = ROOT / ".mutants" / "results.json"
+TOOLS = ("mutation.py", "mutant_run.py", "mutant_swap.py", "mutant_warm.py")
 SAVE_EVERY = 20
 
 
@@ -118,7 +124,7 @@ def fingerprint(paths: list[Path]) -> str:
 
 def load_kept(*, fresh: bool) -> Kept:
     """Results that still hold: killed mutants of modules as they are now; survivors only if nothing has changed."""
-    tools = fingerprint([ROOT / "tools" / name for name in ("mutation.py", "mutant_run.py")])
+    tools = fingerprint([ROOT / "tools" / name for name in TOOLS])
     modules = {
         path.relative_to(SOURCE).as_posix(): fingerprint([path]) for path in (SOURCE / TARGET).rglob("*.py")
     }
@@ -152,24 +158,47 @@ def save_kept(kept: Kept) -> None:
 
 def run_all(mutants: list[Mutant], kept: Kept, jobs: int) -> None:
     assert kept.baseline is not None
+    baseline = kept.baseline
     waiting = [mutant for mutant in mutants if mutant.id not in kept.outcomes]
-    began = time.monotonic()
-    done = 0
-    with Pool(ROOT, kept.baseline, present_tests(), jobs) as pool:
-        for outcome in kept.outcomes.values():
-            pool.learn(outcome)
-        for mutant, outcome in pool.run(waiting):
-            kept.outcomes[mutant.id] = outcome
-            done += 1
+    warm, cold = divided(ROOT, baseline, waiting)
+    progress = Progress(kept, len(waiting))
+    # Those with imports of their own first: the others fill this process with what must be new there.
+    if cold:
+        with Pool(ROOT, baseline, present_tests(), jobs) as pool:
+            progress.take(pool, cold)
+    if warm:
+
+        def run_warm(items: Sequence[pytest.Item]) -> None:
+            with WarmPool(ROOT, baseline, items, jobs) as pool:
+                progress.take(pool, warm)
+
+        run_collected(present_tests(), run_warm)
+    save_kept(kept)
+
+
+class Progress:
+    """Writes down outcomes as they come, and says how far it is."""
+
+    def __init__(self, kept: Kept, of: int) -> None:
+        self.kept, self.of = kept, of
+        self.done = 0
+        self.began = time.monotonic()
+
+    def take(self, pool: Pool, mutants: list[Mutant]) -> None:
+        pool.check()
+        for mutant_id, outcome in self.kept.outcomes.items():
+            pool.learn(mutant_id, outcome)
+        for mutant, outcome in pool.run(mutants):
+            self.kept.outcomes[mutant.id] = outcome
+            self.done += 1
             if not outcome.is_killed:
                 print(f"survived  {place(mutant)}  {mutant.id.split('::', 2)[2]}", flush=True)
-            if done % SAVE_EVERY == 0:
-                save_kept(kept)
-            if done % 100 == 0:
-                rate = done / (time.monotonic() - began)
-                left = (len(waiting) - done) / rate
-                print(f"{done}/{len(waiting)}, {rate:.1f} a second, {left / 60:.0f} min to go", flush=True)
-    save_kept(kept)
+            if self.done % SAVE_EVERY == 0:
+                save_kept(self.kept)
+            if self.done % 100 == 0:
+                rate = self.done / (time.monotonic() - self.began)
+                left = (self.of - self.done) / rate
+                print(f"{self.done}/{self.of}, {rate:.1f} a second, {left / 60:.0f} min to go", flush=True)
 
 
 def accepted_reasons() -> dict[str, str]:
