@@ -53,8 +53,7 @@ class WarmPool(Pool):
         self.exchange(mutant)
         watcher = Watcher()
         items = [self.items[name] for name in tests]
-        manager = items[0].config.pluginmanager
-        manager.register(watcher)
+        items[0].config.pluginmanager.register(watcher)
         for item, following in zip(items, [*items[1:], None], strict=True):
             limit_cpu(self.allowed_s(item.nodeid))
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)

@@ -8,7 +8,7 @@ import pytest
 
 from tools.mutant_swap import changed_functions, key_of
 
-MODULE = '''
+MODULE = """
 from __future__ import annotations
 
 def outer(a, b=1):
@@ -28,7 +28,7 @@ class Door:
 
 TABLE = {"outer": outer}
 GREET = lambda: "hello"
-'''
+"""
 
 
 def code(text: str) -> CodeType:
