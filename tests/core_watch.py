@@ -31,6 +31,7 @@ class Watch:
         self.responses: dict[ResponseId, str] = {}
         self.outputs: dict[tuple[ResponseId, int], str] = {}
         self.made_by: dict[ItemId, ResponseId] = {}
+        self.begun: dict[ItemId, list[str]] = {}
         self.calls: dict[CallId, str] = {}
         self.order: list[ItemId] = []
         self.forked_after: ItemId | None = None
@@ -163,6 +164,7 @@ class Watch:
                 assert (response_id, index) not in self.outputs
                 self.outputs[response_id, index] = "open"
                 self.made_by[item.id] = response_id
+                self.begun[item.id] = [part.type for part in item.content]
                 if fact.is_in_conversation:
                     self.put(item, fact.previous_item_id)
             case f.OutputItemProgressed():
@@ -170,6 +172,8 @@ class Watch:
             case f.OutputItemDone(response_id=response_id, output_index=index, item=item):
                 assert self.responses[response_id] != "done", "no content after the terminal"
                 assert self.outputs[response_id, index] == "open", "an item ends once"
+                parts = [part.type for part in item.content]
+                assert parts == self.begun.pop(item.id), "an item ends with the parts that it was begun with"
                 self.outputs[response_id, index] = "done"
                 if item.id in self.items:
                     self.items[item.id] = item

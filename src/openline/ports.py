@@ -376,6 +376,13 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """Text by which the model declines. Not said in one message with other text: each change begins another."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of a call's JSON arguments; ``index`` tells parallel calls apart."""
 
@@ -400,7 +407,7 @@ class ModelDone:
     """completed | max_output_tokens | content_filter."""
 
 
-ModelEvent = TextDelta | ToolCallDelta | ToolCallDone | ModelDone
+ModelEvent = TextDelta | RefusalDelta | ToolCallDelta | ToolCallDone | ModelDone
 
 
 class LanguageModel(Protocol):
@@ -459,7 +466,9 @@ class LinkSink(Protocol):
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None: ...
 
     # -- the model's side
-    def message_started(self, response: ResponseId, output_index: int) -> None: ...
+    def message_started(
+        self, response: ResponseId, output_index: int, *, is_refusal: bool = False
+    ) -> None: ...
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
 

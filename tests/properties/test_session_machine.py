@@ -329,7 +329,8 @@ class Life:
 
     def message_started(self) -> i.Input:
         response_id = self.response_id()
-        return i.MessageStarted(self.link_epoch(), response_id, self.dice.randint(0, 2))
+        index = self.dice.randint(0, 2)
+        return i.MessageStarted(self.link_epoch(), response_id, index, is_refusal=index == 2)
 
     def progressed(self) -> i.Input:
         response_id = self.response_id()

@@ -10,8 +10,26 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from openline.errors import ConfigError, LinkError, LinkNotOffered, LinkRejected, LinkUnavailable
-from openline.ports import ModelDone, ModelEvent, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
-from openline.wire.responses_client import Asked, CallEnd, CallPiece, End, Failed, Text, is_permanent, remedy
+from openline.ports import (
+    ModelDone,
+    ModelEvent,
+    ModelRequest,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallDone,
+)
+from openline.wire.responses_client import (
+    Asked,
+    CallEnd,
+    CallPiece,
+    End,
+    Failed,
+    Refusal,
+    Text,
+    is_permanent,
+    remedy,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +92,12 @@ def asked_of(
     )
 
 
-def event_of(piece: Text | CallPiece | CallEnd | End) -> ModelEvent:
+def event_of(piece: Text | Refusal | CallPiece | CallEnd | End) -> ModelEvent:
     match piece:
         case Text(text):
             return TextDelta(text)
+        case Refusal(text):
+            return RefusalDelta(text)
         case CallPiece(index, call_id, name, arguments):
             return ToolCallDelta(index, call_id, name, arguments)
         case CallEnd(index, call_id, name, arguments):

@@ -362,6 +362,7 @@ def _output_item_added(state: State, fact: f.OutputItemAdded, now: Now) -> None:
         phase,
         call_id=CallId(fact.item.call_id),
         name=fact.item.name,
+        parts=fact.item.content,
     )
     response.active_ns = now.mono_ns
     if fact.is_in_conversation:

@@ -254,9 +254,12 @@ class ReplyPrepared:
 
 @dataclass(frozen=True, slots=True)
 class MessageStarted:
+    """``is_refusal``: the model declines. It counts where text is shown; what is spoken is speech either way."""
+
     link_epoch: int
     response_id: ResponseId
     output_index: int
+    is_refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

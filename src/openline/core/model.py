@@ -11,7 +11,7 @@ from typing import Literal
 
 from openline.types import Author, ItemId, ResponseId, TurnId
 
-PartType = Literal["input_text", "input_audio", "input_image", "output_text", "output_audio"]
+PartType = Literal["input_text", "input_audio", "input_image", "output_text", "output_audio", "refusal"]
 ItemType = Literal["message", "function_call", "function_call_output", "mcp_call"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Modality = Literal["audio", "text"]
@@ -52,7 +52,8 @@ class AudioRange:
 class Part:
     """One content part. ``text`` is the text, or the transcript of an audio part (None: not known yet).
 
-    An ``input_image`` part carries its data URL in ``image_url``. Audio bytes are never here.
+    An ``input_image`` part carries its data URL in ``image_url``. Audio bytes are never here. A ``refusal`` is text
+    by which the model declined; one that was spoken is an audio part like any other.
     """
 
     type: PartType
@@ -91,6 +92,10 @@ class Item:
     def text(self) -> str:
         """All text and transcript of the content, parts joined by a blank."""
         return " ".join(part.text for part in self.content if part.text)
+
+    @property
+    def is_refusal(self) -> bool:
+        return bool(self.content) and self.content[0].type == "refusal"
 
 
 @dataclass(frozen=True, slots=True)

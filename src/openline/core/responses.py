@@ -191,14 +191,15 @@ def message_started(draft: Draft, input_: i.MessageStarted) -> None:
     response = _open_response(draft, input_.response_id, input_.link_epoch)
     if response is None or input_.output_index in response.outputs:
         return
-    item = _message(response, ItemId(draft.new_id("item")), "", "in_progress")
+    shown: PartType = "refusal" if input_.is_refusal else "output_text"
+    part = Part("output_audio" if response.modality == "audio" else shown, "")
+    item = _message(response, ItemId(draft.new_id("item")), (part,), "in_progress")
     _add_output(draft, response, input_.output_index, item)
 
 
-def _message(response: Response, item_id: ItemId, text: str, status: ItemStatus) -> Item:
-    kind: PartType = "output_audio" if response.modality == "audio" else "output_text"
+def _message(response: Response, item_id: ItemId, content: tuple[Part, ...], status: ItemStatus) -> Item:
     author: Author = "synthetic" if response.request.verbatim is not None else "assistant"
-    return Item(item_id, "message", author, "assistant", status, (Part(kind, text),))
+    return Item(item_id, "message", author, "assistant", status, content)
 
 
 def _add_output(draft: Draft, response: Response, output_index: int, item: Item) -> None:
@@ -233,7 +234,8 @@ def _finish_output(
     """The item's last fact in this response. ``shown_end`` None: it is complete."""
     status: ItemStatus = "completed" if shown_end is None else "incomplete"
     if output.kind == "message":
-        item = _message(response, output.item_id, text, status)
+        first, *rest = output.parts
+        item = _message(response, output.item_id, (Part(first.type, text), *rest), status)
     else:
         item = _call_item(draft, response, output, text, status)
     in_conversation = output.item_id in draft.state.entries

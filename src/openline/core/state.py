@@ -18,6 +18,7 @@ from openline.core.model import (
     AudioRange,
     Item,
     Limits,
+    Part,
     ResponseRequest,
     SessionConfig,
     ToolSpec,
@@ -72,7 +73,8 @@ class Lull:
 
 @dataclass(slots=True)
 class Output:
-    """One output item of a response that has no terminal fact yet."""
+    """One output item of a response that has no terminal fact yet. ``parts``: its content as it was begun, where the
+    first part gets the text."""
 
     item_id: ItemId
     output_index: int
@@ -83,6 +85,7 @@ class Output:
     heard_ms: int = 0
     call_id: CallId = CallId("")
     name: str = ""
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(slots=True)

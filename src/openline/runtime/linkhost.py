@@ -343,8 +343,8 @@ class LinkHost:
 
     # -- the sink: the model's side
 
-    def message_started(self, response: ResponseId, output_index: int) -> None:
-        self._offer(i.MessageStarted(self.epoch, response, output_index))
+    def message_started(self, response: ResponseId, output_index: int, *, is_refusal: bool = False) -> None:
+        self._offer(i.MessageStarted(self.epoch, response, output_index, is_refusal))
         self._name(response, output_index)
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:

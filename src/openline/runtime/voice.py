@@ -15,6 +15,7 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
+    RefusalDelta,
     ResponseStart,
     Synthesizer,
     TextDelta,
@@ -54,6 +55,7 @@ class Reply:
         self._sentences: asyncio.Queue[str | None] = asyncio.Queue(SENTENCES_MAX)
         self._cutter = Sentences()
         self._message: int | None = None
+        self._refuses = False
         self._calls: dict[int, int] = {}
         self._next_index = 0
         self._done = ModelDone(Usage())
@@ -118,6 +120,8 @@ class Reply:
         match event:
             case TextDelta(text):
                 await self._say(text)
+            case RefusalDelta(text):
+                await self._say(text, is_refusal=not self._is_spoken)
             case ToolCallDelta(index, call_id, name, arguments):
                 output = self._call_output(index, call_id, name)
                 self._sink.call_delta(self._response, output, arguments)
@@ -127,10 +131,13 @@ class Reply:
             case ModelDone():
                 self._done = event
 
-    async def _say(self, text: str) -> None:
+    async def _say(self, text: str, *, is_refusal: bool = False) -> None:
+        if self._message is not None and is_refusal != self._refuses:
+            self._sink.message_finished(self._response, self._message)
+            self._message = None
         if self._message is None:
-            self._message = self._take_index()
-            self._sink.message_started(self._response, self._message)
+            self._message, self._refuses = self._take_index(), is_refusal
+            self._sink.message_started(self._response, self._message, is_refusal=is_refusal)
         if not self._is_spoken:
             self._sink.text_delta(self._response, self._message, text)
             return

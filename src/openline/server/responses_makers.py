@@ -216,7 +216,8 @@ class Texter:
         elif isinstance(fact, f.OutputItemAdded):
             item = fact.item
             if item.type == "message":
-                self._put(writer.message_started(fact.output_index, item.id), seq)
+                started = writer.message_started(fact.output_index, item.id, is_refusal=item.is_refusal)
+                self._put(started, seq)
             else:
                 call_id = item.call_id or item.id
                 self._put(writer.call_started(fact.output_index, item.id, call_id, item.name), seq)

@@ -7,7 +7,15 @@ import secrets
 from contextlib import aclosing
 
 from openline.core.model import Item, Part, Usage
-from openline.ports import LanguageModel, ModelDone, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
+from openline.ports import (
+    LanguageModel,
+    ModelDone,
+    ModelRequest,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallDone,
+)
 from openline.runtime.gateway import Gateway
 from openline.server.responses_makers import Emit, Held, Running, note_failure, now_s, problem_of, send_all
 from openline.types import ItemId, ResponseId, SessionId
@@ -80,6 +88,8 @@ class Passing:
                 match event:
                     case TextDelta(text):
                         made.text(text)
+                    case RefusalDelta(text):
+                        made.text(text, is_refusal=True)
                     case ToolCallDelta(index, call_id, name, arguments):
                         made.call_delta(made.call(index, call_id, name), arguments)
                     case ToolCallDone(index, call_id, name, arguments):
@@ -104,13 +114,19 @@ class _Made:
         self._emit = emit
         self._calls: dict[int, int] = {}
         self._message: int | None = None
+        self._refuses = False
         self._text: list[str] = []
         self._next = 0
 
-    def text(self, text: str) -> None:
+    def text(self, text: str, *, is_refusal: bool = False) -> None:
+        if is_refusal != self._refuses:
+            self.message_done()
         if self._message is None:
             self._message, self._next = self._next, self._next + 1
-            send_all(self._emit, self.writer.message_started(self._message, f"msg_{secrets.token_hex(12)}"))
+            self._refuses = is_refusal
+            item_id = f"msg_{secrets.token_hex(12)}"
+            started = self.writer.message_started(self._message, item_id, is_refusal=is_refusal)
+            send_all(self._emit, started)
         self._text.append(text)
         send_all(self._emit, self.writer.text(self._message, text))
 
@@ -118,9 +134,8 @@ class _Made:
         if self._message is not None:
             text = "".join(self._text)
             send_all(self._emit, self.writer.message_done(self._message, text))
-            content = (Part("output_text", text),)
             # In the order in which it began: a model may have called after it.
-            said = Item(ItemId(""), "message", "assistant", "assistant", content=content)
+            said = self._said(text)
             self.items.insert(min(self._message, len(self.items)), said)
             self._message = None
             self._text.clear()
@@ -128,8 +143,11 @@ class _Made:
     def cut(self) -> list[Item]:
         """What was said until it was steered."""
         text = "".join(self._text)
-        said = Item(ItemId(""), "message", "assistant", "assistant", content=(Part("output_text", text),))
-        return [said] if text else []
+        return [*self.items, self._said(text)] if text else self.items
+
+    def _said(self, text: str) -> Item:
+        content = (Part("refusal" if self._refuses else "output_text", text),)
+        return Item(ItemId(""), "message", "assistant", "assistant", content=content)
 
     def steer(self, maker: asyncio.Task[ModelDone]) -> None:
         if not self._calls and not maker.done():

@@ -18,6 +18,7 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
+    RefusalDelta,
     TextDelta,
     ToolCallDelta,
     ToolCallDone,
@@ -87,7 +88,7 @@ def check_stream(events: list[ModelEvent]) -> None:
     done: dict[int, str] = {}
     for event in events:
         match event:
-            case TextDelta(text):
+            case TextDelta(text) | RefusalDelta(text):
                 assert text, "a delta of text is not empty"
             case ToolCallDelta(index, _, _, arguments):
                 assert index not in done, f"call {index}: nothing comes after its end"

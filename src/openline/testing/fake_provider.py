@@ -32,7 +32,7 @@ from openline.testing.fake_realtime_faults import (
     SERVER_FAULTS,
 )
 from openline.testing.fake_responses import FakeProvider
-from openline.testing.fake_responses_parts import RESPONSES_FAULTS, Fault
+from openline.testing.fake_responses_parts import RESPONSES_FAULTS, Fault, Reply
 
 COMMANDS = {
     "realtime open WORD…": "what becomes of the next connections, one word each; the last one stays",
@@ -42,6 +42,7 @@ COMMANDS = {
     "realtime state": "connections so far, and of the newest its items, errors and close code",
     "responses fault KIND [AFTER] [CODE] [STATUS]": "the next request on /v1/responses or /v1/chat/completions",
     "responses upgrade KIND [AFTER] [CODE] [STATUS]": "the next WebSocket upgrade",
+    "responses refuse [TEXT…]": "the next response is a refusal",
     "responses state": "requests and upgrades so far",
     "help": "this list",
 }
@@ -91,6 +92,9 @@ class FakeProviders:
             case "responses", "upgrade":
                 self.responses.upgrade_faults.append(fault_of(rest.split()))
                 return {"upgrade_faults": len(self.responses.upgrade_faults)}
+            case "responses", "refuse":
+                self.responses.replies.append(Reply(refusal=rest or "I cannot help with that."))
+                return {"replies": len(self.responses.replies)}
             case "responses", "state":
                 return {"requests": len(self.responses.requests), "upgrades": self.responses.upgrades}
             case _:

@@ -62,6 +62,8 @@ class FakeProvider:
     has_websocket: bool = True
     has_responses: bool = True
     honours_cancel: bool = True
+    replies: deque[Reply] = field(default_factory=deque)
+    """Taken by the next responses, in order; when there are none ``reply`` is asked."""
     faults: deque[Fault | None] = field(default_factory=deque)
     upgrade_faults: deque[Fault | None] = field(default_factory=deque)
     requests: list[Asked] = field(default_factory=list)
@@ -102,6 +104,9 @@ class FakeProvider:
     def next_id(self, prefix: str) -> str:
         self._count += 1
         return f"{prefix}_fake{self._count}"
+
+    def next_reply(self, body: Json) -> Reply:
+        return self.replies.popleft() if self.replies else self.reply(body)
 
     def next_fault(self) -> Fault | None:
         return self.faults.popleft() if self.faults else None
@@ -176,7 +181,7 @@ class FakeProvider:
             self.cut_off += 1
 
     async def _chat(self, body: Json) -> AsyncIterator[Json]:
-        reply = self.reply(body)
+        reply = self.next_reply(body)
         await self._pause(reply, body)
         base: Json = {
             "id": self.next_id("chatcmpl"),
@@ -247,7 +252,7 @@ class FakeProvider:
         yield {"type": "response.created", "response": response}
         yield {"type": "response.in_progress", "response": response}
         output: list[Json] = []
-        reply = Reply() if body.get("generate") is False else self.reply({**body, "input": known})
+        reply = Reply() if body.get("generate") is False else self.next_reply({**body, "input": known})
         if body.get("generate") is not False:
             await self._pause(reply, body, tokens(given), tokens(before))
             async for event in self._output(reply, output):

@@ -8,14 +8,23 @@ from dataclasses import dataclass, field
 
 from openline.core.model import Usage
 from openline.errors import LinkRejected
-from openline.ports import ModelDone, ModelEvent, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
+from openline.ports import (
+    ModelDone,
+    ModelEvent,
+    ModelRequest,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallDone,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Text in the given pieces."""
+    """Text in the given pieces. ``refuses``: by it the model declines."""
 
     pieces: tuple[str, ...]
+    refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +61,10 @@ class Finish:
 Script = Sequence[Say | Call | Wait | Fail | Finish]
 
 
-def say(text: str) -> Say:
+def say(text: str, *, refuses: bool = False) -> Say:
     """``text`` word by word."""
     words = text.split(" ")
-    return Say(tuple(word if at == 0 else f" {word}" for at, word in enumerate(words)))
+    return Say(tuple(word if at == 0 else f" {word}" for at, word in enumerate(words)), refuses)
 
 
 @dataclass
@@ -105,13 +114,13 @@ async def _play(script: Script, request: ModelRequest) -> AsyncGenerator[ModelEv
     spent = calls = 0
     for step in script:
         match step:
-            case Say(pieces):
+            case Say(pieces, refuses):
                 for piece in pieces:
                     if room is not None and spent >= room:
                         yield ModelDone(Usage(output_tokens=spent), "max_output_tokens")
                         return
                     spent += 1
-                    yield TextDelta(piece)
+                    yield RefusalDelta(piece) if refuses else TextDelta(piece)
             case Call(name, arguments, call_id):
                 known = call_id or f"call_{request.response_id}_{calls}"
                 half = len(arguments) // 2

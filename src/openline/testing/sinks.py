@@ -50,8 +50,8 @@ class RecordingSink(LinkSink):
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None:
         self.events.append(("turn_failed", item_id, reason))
 
-    def message_started(self, response: ResponseId, output_index: int) -> None:
-        self.events.append(("message_started", response, output_index))
+    def message_started(self, response: ResponseId, output_index: int, *, is_refusal: bool = False) -> None:
+        self.events.append(("refusal_started" if is_refusal else "message_started", response, output_index))
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
         self.events.append(("text_delta", response, text))

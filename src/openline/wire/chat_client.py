@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from openline.wire.responses_client import (
     CallPiece,
     End,
     Piece,
+    Refusal,
     Text,
     failure,
     pending_outputs,
@@ -89,13 +90,22 @@ def _messages(instructions: str, known: Sequence[JsonObject]) -> list[JsonObject
             found[-1]["tool_calls"] = list(calls)
         elif entry["type"] == "message":
             close_calls()
-            found.append({"role": entry["role"], "content": _content(entry["content"])})
+            found.append(_message(entry["role"], entry["content"]))
     close_calls()
     return found
 
 
-def _content(parts: object) -> object:
+def _message(role: object, parts: object) -> JsonObject:
     assert isinstance(parts, list)
+    refusals = [part["refusal"] for part in parts if part["type"] == "refusal"]
+    if not refusals:
+        return {"role": role, "content": _content(parts)}
+    # As text too: most servers of this API know no ``refusal``, and some refuse a message without content.
+    words = [part["text"] for part in parts if part["type"] != "refusal"]
+    return {"role": role, "content": " ".join([*words, *refusals]), "refusal": " ".join(refusals)}
+
+
+def _content(parts: list[Any]) -> object:
     if all(part["type"] != "input_image" for part in parts):
         return " ".join(part["text"] for part in parts)
     return [
@@ -150,10 +160,11 @@ class ChatReader:
 
     def _delta(self, delta: JsonObject) -> list[Piece]:
         pieces: list[Piece] = []
-        for name in ("content", "refusal"):
-            text = delta.get(name)
-            if isinstance(text, str) and text:
-                pieces.append(Text(text))
+        content, refusal = delta.get("content"), delta.get("refusal")
+        if isinstance(content, str) and content:
+            pieces.append(Text(content))
+        if isinstance(refusal, str) and refusal:
+            pieces.append(Refusal(refusal))
         calls = delta.get("tool_calls")
         for place, call in enumerate(calls if isinstance(calls, list) else []):
             if isinstance(call, dict):

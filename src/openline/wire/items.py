@@ -212,7 +212,9 @@ def part_object(part: Part) -> JsonObject:
     if part.type == "input_image":
         image: JsonObject = {"type": part.type, "image_url": part.image_url}
         return {**image, "detail": part.detail} if part.detail else image
-    return {"type": part.type, "text": part.text or ""}
+    # Realtime has no part for a refusal: it is text like any other there.
+    kind = "output_text" if part.type == "refusal" else part.type
+    return {"type": kind, "text": part.text or ""}
 
 
 def _call_object(item: Item) -> JsonObject:

@@ -93,7 +93,7 @@ def entries(items: Iterable[Item]) -> list[JsonObject]:
 
 def _message(item: Item) -> JsonObject:
     if item.role == "assistant":
-        return assistant_entry(item.text)
+        return _assistant(item)
     parts = [part for part in map(_part, item.content) if part is not None]
     return {"type": "message", "role": item.role or "user", "content": parts or [SILENCE]}
 
@@ -106,6 +106,18 @@ def _part(part: Part) -> JsonObject | None:
 
 def assistant_entry(text: str) -> JsonObject:
     return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+def refusal_entry(text: str) -> JsonObject:
+    return {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": text}]}
+
+
+def _assistant(item: Item) -> JsonObject:
+    refusals = [part.text or "" for part in item.content if part.type == "refusal"]
+    said = " ".join(part.text for part in item.content if part.text and part.type != "refusal")
+    texts: list[JsonObject] = [{"type": "output_text", "text": said}] if said or not refusals else []
+    content = [*texts, *({"type": "refusal", "refusal": text} for text in refusals)]
+    return {"type": "message", "role": "assistant", "content": content}
 
 
 def call_entry(call_id: str, name: str, arguments: str) -> JsonObject:
@@ -219,6 +231,11 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallPiece:
     index: int
     call_id: str
@@ -249,7 +266,7 @@ class Failed:
     kind: str = ""
 
 
-Piece = Text | CallPiece | CallEnd | End | Failed
+Piece = Text | Refusal | CallPiece | CallEnd | End | Failed
 
 
 @dataclass(slots=True)
@@ -279,6 +296,7 @@ class Reader:
     reason: str = ""
     _calls: dict[int, _Call] = field(default_factory=dict)
     _texts: dict[int, str] = field(default_factory=dict)
+    _refusals: dict[int, str] = field(default_factory=dict)
     _thoughts: list[JsonObject] = field(default_factory=list)
     _done: set[int] = field(default_factory=set)
 
@@ -299,8 +317,10 @@ class Reader:
             case "response.created" | "response.in_progress" | "response.queued":
                 self.response_id = _text(_child(event, "response"), "id") or self.response_id
                 return []
-            case "response.output_text.delta" | "response.refusal.delta":
+            case "response.output_text.delta":
                 return self._say(_number(event, "output_index"), _text(event, "delta"))
+            case "response.refusal.delta":
+                return self._refuse(_number(event, "output_index"), _text(event, "delta"))
             case "response.function_call_arguments.delta":
                 return self._call_piece(event)
             case "response.output_item.added":
@@ -319,6 +339,12 @@ class Reader:
             return []
         self._texts[at] = self._texts.get(at, "") + text
         return [Text(text)]
+
+    def _refuse(self, at: int, text: str) -> list[Piece]:
+        if not text:
+            return []
+        self._refusals[at] = self._refusals.get(at, "") + text
+        return [Refusal(text)]
 
     def _item_added(self, event: JsonObject) -> list[Piece]:
         item, at = _child(event, "item"), _number(event, "output_index")
@@ -355,10 +381,13 @@ class Reader:
     def _message_done(self, at: int, item: JsonObject) -> list[Piece]:
         content = item.get("content")
         parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-        whole = "".join(_text(part, "text") or _text(part, "refusal") for part in parts)
-        said = self._texts.get(at, "")
-        pieces = self._say(at, whole[len(said) :]) if whole.startswith(said) else []
-        self.outputs.append(assistant_entry(self._texts.get(at, "")))
+        pieces = self._say(at, _rest(parts, "text", self._texts.get(at, "")))
+        pieces += self._refuse(at, _rest(parts, "refusal", self._refusals.get(at, "")))
+        # Two entries for a message that has both: the port tells it as two.
+        if at in self._texts or at not in self._refusals:
+            self.outputs.append(assistant_entry(self._texts.get(at, "")))
+        if at in self._refusals:
+            self.outputs.append(refusal_entry(self._refusals[at]))
         return pieces
 
     def _call_done(self, at: int, item: JsonObject) -> list[Piece]:
@@ -392,6 +421,12 @@ class Reader:
             return [*pieces, End(usage, "completed")]
         why = _text(_child(response, "incomplete_details"), "reason")
         return [*pieces, End(usage, "content_filter" if why == "content_filter" else "max_output_tokens")]
+
+
+def _rest(parts: Iterable[JsonObject], name: str, told: str) -> str:
+    """What a finished message has under ``name`` beyond what its deltas told; nothing if it contradicts them."""
+    whole = "".join(_text(part, name) for part in parts)
+    return whole[len(told) :] if whole.startswith(told) else ""
 
 
 def failure(event: JsonObject) -> Failed:

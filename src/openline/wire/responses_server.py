@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from openline.core.model import Item, Part, Problem, ResponseRequest, ToolSpec, Usage
+from openline.core.model import Item, Part, PartType, Problem, ResponseRequest, ToolSpec, Usage
 from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire.check import MAX_ID, Fields, error
@@ -253,7 +253,8 @@ def _message(fields: Fields) -> Item:
                 detail = part.choice("detail", ("auto", "low", "high", "original")) or ""
                 parts.append(Part("input_image", image_url=url, detail=detail))
             case "refusal":
-                parts.append(Part(text_type, part.required_text("refusal")))
+                kind: PartType = "refusal" if role == "assistant" else text_type
+                parts.append(Part(kind, part.required_text("refusal")))
             case _:
                 parts.append(Part(text_type, part.required_text("text")))
     return _typed(role, tuple(parts))
@@ -283,6 +284,7 @@ class _Output:
     text: str = ""
     """Of a message, or the arguments of a call."""
     status: str = "in_progress"
+    is_refusal: bool = False
 
     def item(self) -> JsonObject:
         if self.name:
@@ -294,7 +296,7 @@ class _Output:
                 "arguments": "" if self.status == "in_progress" else self.text,
                 "status": self.status,
             }
-        parts = [] if self.status == "in_progress" else [text_part(self.text)]
+        parts = [] if self.status == "in_progress" else [self.part(self.text)]
         return {
             "id": self.item_id,
             "type": "message",
@@ -302,6 +304,13 @@ class _Output:
             "status": self.status,
             "content": parts,
         }
+
+    def part(self, text: str) -> JsonObject:
+        return refusal_part(text) if self.is_refusal else text_part(text)
+
+
+def refusal_part(text: str) -> JsonObject:
+    return {"type": "refusal", "refusal": text}
 
 
 def text_part(text: str) -> JsonObject:
@@ -326,26 +335,32 @@ class ResponseWriter:
         shown = self.response("in_progress")
         return [self._event(kind, response=shown) for kind in ("response.created", "response.in_progress")]
 
-    def message_started(self, index: int, item_id: str) -> list[Event]:
-        output = self._outputs[index] = _Output(item_id)
+    def message_started(self, index: int, item_id: str, *, is_refusal: bool = False) -> list[Event]:
+        """``is_refusal``: its one part is a refusal, and so are its text's events; clients leave it out of the text."""
+        output = self._outputs[index] = _Output(item_id, is_refusal=is_refusal)
         place = self._place(index)
         return [
             self._event("response.output_item.added", output_index=index, item=output.item()),
-            self._event("response.content_part.added", **place, content_index=0, part=text_part("")),
+            self._event("response.content_part.added", **place, content_index=0, part=output.part("")),
         ]
 
     def text(self, index: int, delta: str) -> list[Event]:
-        self._outputs[index].text += delta
+        output = self._outputs[index]
+        output.text += delta
         place = self._place(index)
+        if output.is_refusal:
+            return [self._event("response.refusal.delta", **place, content_index=0, delta=delta)]
         return [self._event("response.output_text.delta", **place, content_index=0, delta=delta, logprobs=[])]
 
     def message_done(self, index: int, text: str, status: str = "completed") -> list[Event]:
         output = self._outputs[index]
         output.text, output.status = text, status
         place = self._place(index)
+        whole: JsonObject = {"refusal": text} if output.is_refusal else {"text": text, "logprobs": []}
+        kind = "refusal" if output.is_refusal else "output_text"
         return [
-            self._event("response.output_text.done", **place, content_index=0, text=text, logprobs=[]),
-            self._event("response.content_part.done", **place, content_index=0, part=text_part(text)),
+            self._event(f"response.{kind}.done", **place, content_index=0, **whole),
+            self._event("response.content_part.done", **place, content_index=0, part=output.part(text)),
             self._event("response.output_item.done", output_index=index, item=output.item()),
         ]
 
@@ -460,7 +475,7 @@ def output_items(output: Sequence[Item], writer: ResponseWriter) -> None:
     """Fill ``writer`` with a stored response's finished output, for a response object read back."""
     for index, item in enumerate(output):
         if item.type == "message":
-            writer.message_started(index, item.id)
+            writer.message_started(index, item.id, is_refusal=item.is_refusal)
             writer.message_done(index, item.text, item.status)
         else:
             writer.call_started(index, item.id, item.call_id or item.id, item.name)
@@ -511,6 +526,8 @@ def input_object(item: Item) -> JsonObject:
 def _input_part(item: Item, part: Part) -> JsonObject:
     if part.type == "input_image":
         return {"type": "input_image", "image_url": part.image_url, "detail": part.detail or "auto"}
+    if part.type == "refusal":
+        return refusal_part(part.text or "")
     if item.role == "assistant":
         return text_part(part.text or "")
     return {"type": "input_text", "text": part.text or ""}

@@ -145,7 +145,7 @@ def _part(part: Part) -> JsonObject | None:
         return {**image, "detail": part.detail} if part.detail else image
     if not part.text:
         return None
-    kind = "output_text" if part.type in ("output_text", "output_audio") else "input_text"
+    kind = "output_text" if part.type in ("output_text", "output_audio", "refusal") else "input_text"
     return {"type": kind, "text": part.text}
 
 

@@ -36,6 +36,25 @@ from openline.core.model import (
 from openline.core.responses import HELD_MAX, OUT_OF_BAND_MAX
 from openline.types import CallId, ConnectionId, ItemId, ResponseId
 
+# ------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(("modality", "kind"), [("text", "refusal"), ("audio", "output_audio")])
+def test_a_refusal_is_a_part_where_text_is_shown_and_speech_where_it_is_spoken(
+    modality: Modality, kind: str
+) -> None:
+    call = live_call(SessionConfig(modality=modality))
+    speak(call, "pick the lock")
+    response = active_id(call)
+    call.give(i.MessageStarted(call.session.state.link.epoch, response, 0, is_refusal=True))
+    done = finish_reply(call, "I cannot help with that.").facts[-1]
+    assert isinstance(done, f.ResponseDone)
+    (item,) = done.output
+    assert item.content == (Part(kind, "I cannot help with that."),)  # type: ignore[arg-type]  # one of its types
+    assert item.is_refusal == (modality == "text")
+    assert call.session.state.entries[item.id].item == item
+
+
 # ------------------------------------------------------------------------------------------- being prepared
 
 

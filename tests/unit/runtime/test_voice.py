@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openline.core.model import ResponseRequest, SessionConfig
+from openline.core.model import Modality, ResponseRequest, SessionConfig
 from openline.errors import ClientProtocolError, LinkUnavailable, SpeechError
 from openline.ports import ResponseStart, Speech
 from openline.runtime.voice import AHEAD_MS, SENTENCES_MAX, Reply
@@ -110,6 +110,24 @@ def test_a_text_reply_has_no_sound_and_comes_as_it_is_made() -> None:
         await desk.run()
         assert desk.voice.spoken == []
         assert [event[2] for event in desk.sink.events if event[0] == "text_delta"] == ["one", " two"]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("modality", "told"),
+    [
+        ("text", ["message_started", "message_finished", "refusal_started", "message_finished"]),
+        ("audio", ["message_started", "message_finished"]),
+    ],
+)
+def test_a_refusal_is_a_message_of_its_own_as_text_and_spoken_like_the_rest_by_voice(
+    modality: Modality, told: list[str]
+) -> None:
+    async def story() -> None:
+        desk = Desk(say("Well, I see."), say("No, not that.", refuses=True), modality=modality)
+        await desk.run()
+        assert desk.sink.names() == [*told, "response_finished"]
 
     run(story())
 

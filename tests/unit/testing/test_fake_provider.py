@@ -44,7 +44,10 @@ def test_a_test_without_a_loop_commands_both() -> None:
         refused.value.close()
         with urllib.request.urlopen(asked) as answer:
             assert json.load(answer)["status"] == "completed"
-        assert fake.command("responses state")["requests"] == 2
+        assert fake.command("responses refuse Not that.") == {"replies": 1}
+        with urllib.request.urlopen(asked) as answer:
+            assert json.load(answer)["output"][0]["content"] == [{"type": "refusal", "refusal": "Not that."}]
+        assert fake.command("responses state")["requests"] == 3
         assert fake.call(lambda providers: providers.realtime.port) > 0
         assert set(fake.command("help")) == set(COMMANDS)
 

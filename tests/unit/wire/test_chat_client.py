@@ -12,7 +12,7 @@ from openline.core.model import Item, Part, ToolSpec, Usage
 from openline.types import ItemId
 from openline.wire import responses_client as wire
 from openline.wire.chat_client import ChatReader, chat_body
-from openline.wire.responses_client import Asked, CallEnd, CallPiece, End, Failed, Text
+from openline.wire.responses_client import Asked, CallEnd, CallPiece, End, Failed, Refusal, Text
 
 ASKED = Asked("m", "Be brief.")
 USER = Item(ItemId("u"), "message", "user", "user", content=(Part("input_text", "hi"),))
@@ -40,6 +40,17 @@ def test_calls_join_their_message_and_outputs_follow() -> None:
     ]
     assert [call["id"] for call in messages[2]["tool_calls"]] == ["call_1", "call_2"]
     assert [message["content"] for message in messages[3:5]] == ["12", "13"]
+
+
+def test_a_refusal_goes_back_as_one_and_as_text_for_servers_that_know_none() -> None:
+    refused = replace(SAID, content=(Part("refusal", "No."),))
+    (message,) = sent(replace(ASKED, instructions=""), refused)["messages"]
+    assert message == {"role": "assistant", "content": "No.", "refusal": "No."}
+    mixed = replace(SAID, content=(Part("output_text", "Well."), Part("refusal", "No.")))
+    (message,) = sent(replace(ASKED, instructions=""), mixed)["messages"]
+    assert message == {"role": "assistant", "content": "Well. No.", "refusal": "No."}
+    call = sent(replace(ASKED, instructions=""), refused, CALL, OUTPUT)["messages"]
+    assert call[0]["tool_calls"] and call[0]["refusal"] == "No."
 
 
 def test_a_call_alone_makes_its_message_and_its_missing_output_is_pending() -> None:
@@ -74,7 +85,7 @@ def test_text_refusal_and_usage() -> None:
     chunks = (chunk({"content": "y"}), chunk({"content": "", "refusal": "no"}), chunk({}, "stop"))
     pieces = [piece for each in chunks for piece in reader.feed(each)]
     assert reader.feed({"choices": [], "usage": usage}) == [] and reader.has_output
-    assert [*pieces, *reader.finish()] == [Text("y"), Text("no"), End(Usage(9, 2, 4), "completed")]
+    assert [*pieces, *reader.finish()] == [Text("y"), Refusal("no"), End(Usage(9, 2, 4), "completed")]
     assert reader.finish() == [] and reader.feed(chunk({"content": "late"})) == []
 
 

@@ -147,6 +147,7 @@ def test_long_ids_are_kept_unless_strict() -> None:
     [
         (Part("input_text", "hi"), {"type": "input_text", "text": "hi"}),
         (Part("output_text"), {"type": "output_text", "text": ""}),
+        (Part("refusal", "no"), {"type": "output_text", "text": "no"}),
         (Part("input_audio"), {"type": "input_audio", "transcript": None}),
         (Part("input_audio", "hi"), {"type": "input_audio", "transcript": "hi"}),
         (Part("output_audio"), {"type": "output_audio", "transcript": ""}),

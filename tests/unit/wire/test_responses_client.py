@@ -11,7 +11,7 @@ import pytest
 from openline.core.model import Item, Part, ToolSpec, Usage
 from openline.types import ItemId
 from openline.wire import responses_client as wire
-from openline.wire.responses_client import Asked, CallEnd, CallPiece, End, Failed, Reader, Text
+from openline.wire.responses_client import Asked, CallEnd, CallPiece, End, Failed, Reader, Refusal, Text
 
 ASKED = Asked("m", "Be brief.")
 USER = Item(ItemId("u"), "message", "user", "user", content=(Part("input_text", "hi"),))
@@ -164,12 +164,34 @@ def test_thoughts_are_counted_in_either_api() -> None:
     assert wire.to_usage(counts) == Usage(output_tokens=9, reasoning_tokens=7)
 
 
-def test_a_refusal_is_text() -> None:
-    event = {"type": "response.refusal.delta", "output_index": 0, "delta": "I cannot."}
-    assert read(event) == [Text("I cannot.")]
-    assert read(done({"type": "message", "content": [{"type": "refusal", "refusal": "No."}]})) == [
-        Text("No.")
+def test_a_refusal_is_told_as_one_and_remembered_as_one() -> None:
+    reader = Reader()
+    event = {"type": "response.refusal.delta", "output_index": 0, "delta": "I "}
+    whole = done({"type": "message", "content": [{"type": "refusal", "refusal": "I cannot."}]})
+    nothing = {**event, "delta": ""}
+    assert read(event, nothing, whole, reader=reader) == [Refusal("I "), Refusal("cannot.")]
+    assert reader.outputs == [wire.refusal_entry("I cannot.")]
+    both = [{"type": "output_text", "text": "Well."}, {"type": "refusal", "refusal": "No."}]
+    assert read(done({"type": "message", "content": both}), reader=(reader := Reader())) == [
+        Text("Well."), Refusal("No."),
+    ]  # fmt: skip
+    # Two messages of the port make the same entries: the chain goes on.
+    said = [
+        replace(SAID, content=(Part("output_text", "Well."),)),
+        replace(SAID, content=(Part("refusal", "No."),)),
     ]
+    assert reader.outputs == wire.entries(said)
+
+
+def test_a_message_of_a_client_with_both_stays_one() -> None:
+    parts = (Part("output_text", "Well."), Part("refusal", "No."), Part("output_text", "Sorry."))
+    (entry,) = wire.entries([replace(SAID, content=parts)])
+    assert entry["content"] == [
+        {"type": "output_text", "text": "Well. Sorry."},
+        {"type": "refusal", "refusal": "No."},
+    ]
+    (empty,) = wire.entries([replace(SAID, content=(Part("refusal"),))])
+    assert empty["content"] == [{"type": "refusal", "refusal": ""}]
 
 
 def test_calls_are_numbered_in_order_and_end_once() -> None:

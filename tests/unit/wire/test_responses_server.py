@@ -107,13 +107,14 @@ def test_input_items_in_all_their_forms() -> None:
     assert shapes == [
         ("message", "user", "easy"),
         ("message", "system", "rules"),
-        ("message", "assistant", "a b"),
+        ("message", "assistant", "a b"),  # and what of it is a refusal, below
         ("message", "user", ""),
         ("message", "user", ""),
         ("function_call", "assistant", ""),
         ("function_call_output", "tool", "12"),
         ("function_call_output", "tool", "13"),
     ]
+    assert [part.type for part in asked.items[2].content] == ["output_text", "refusal"]
     assert asked.items[3].content[0].detail == "low"
     assert not any(item.id for item in asked.items), "ids are ours"
 
@@ -258,6 +259,38 @@ def test_every_event_of_a_response_in_order() -> None:
     assert [item["type"] for item in response["output"]] == ["message", "function_call"]
     assert (response["temperature"], response["metadata"], response["created_at"]) == (0.5, {"a": "b"}, 7)
     assert json.loads(wire.response_of(events[-1][1])) == response
+
+
+def test_a_refusal_has_events_and_a_part_of_its_own() -> None:
+    writer = ResponseWriter("resp_1", create(input="x"), 7)
+    events = writer.created() + writer.message_started(0, "msg_1", is_refusal=True) + writer.text(0, "No")
+    shown = decoded(events + writer.message_done(0, "No.") + writer.done("completed", usage=Usage()))
+    assert [event["type"] for event in shown[2:-1]] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.refusal.delta",
+        "response.refusal.done",
+        "response.content_part.done",
+        "response.output_item.done",
+    ]
+    assert (shown[3]["part"], shown[6]["part"]) == (
+        {"type": "refusal", "refusal": ""},
+        {"type": "refusal", "refusal": "No."},
+    )
+    assert (shown[4]["delta"], shown[5]["refusal"]) == ("No", "No.")
+    response = Response.model_validate(shown[-1]["response"])
+    assert response.output_text == "" and response.output[0].to_dict()["content"] == [shown[6]["part"]]
+
+
+def test_a_stored_refusal_is_read_back_as_one() -> None:
+    no = Item(ItemId("msg_1"), "message", "assistant", "assistant", content=(Part("refusal", "No."),))
+    writer = ResponseWriter("resp_1", Create(()), 7, "m")
+    wire.output_items([no], writer)
+    (item,) = json.loads(wire.encode(writer.response("completed", usage=Usage())))["output"]
+    assert item["content"] == [{"type": "refusal", "refusal": "No."}]
+    assert wire.input_object(no)["content"] == item["content"]
+    users = create(input=[{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}])
+    assert users.items[0].content == (Part("input_text", "No."),), "only the assistant refuses"
 
 
 def test_what_is_cut_ends_incomplete_before_the_terminal_event() -> None:

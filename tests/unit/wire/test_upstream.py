@@ -144,6 +144,7 @@ def message(role: Any, *parts: Part) -> Item:
         (message("user", Part("input_audio", "hi")), [{"type": "input_text", "text": "hi"}]),
         (message("assistant", Part("output_audio", "ho")), [{"type": "output_text", "text": "ho"}]),
         (message("assistant", Part("output_text", "ho")), [{"type": "output_text", "text": "ho"}]),
+        (message("assistant", Part("refusal", "no")), [{"type": "output_text", "text": "no"}]),
         (
             message("user", Part("input_image", image_url="data:image/png;base64,x", detail="low")),
             [{"type": "input_image", "image_url": "data:image/png;base64,x", "detail": "low"}],

@@ -147,7 +147,7 @@ def _content(parts: Any) -> list[Any]:
     return [
         llm.ImageContent(image=part["image_url"], inference_detail=part["detail"])
         if part["type"] == "input_image"
-        else part["text"]
+        else part.get("refusal") or part["text"]  # LiveKit has no refusals: it is something that was said.
         for part in parts
     ]
 
