@@ -17,8 +17,15 @@ from openline.core.state import COMMANDS_MAX, SETTLED_TOOLS_MAX, TOKENS_MAX, Res
 from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Seq, TurnId
 from openline.wire.render import MAX_FRAMES, View, render
 
-AFTER_THE_END = (f.ToolSettled, f.SessionOwned, f.ItemHeard, f.SegmentRecorded, f.MediaDropped)
-"""What may still be said of a session that has ended: outcomes, and bookkeeping."""
+AFTER_THE_END = (
+    f.ToolStarted,
+    f.ToolSettled,
+    f.SessionOwned,
+    f.ItemHeard,
+    f.SegmentRecorded,
+    f.MediaDropped,
+)
+"""What may still be said of a session that has ended: of tools that still run, of their outcomes, and bookkeeping."""
 AUTHORS = {"user": {"user"}, "assistant": {"assistant", "synthetic"}, "system": {"system", "synthetic"}}
 
 

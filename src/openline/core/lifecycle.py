@@ -208,11 +208,10 @@ def link_renewed(draft: Draft, input_: i.LinkRenewed) -> None:
 
 
 def take_ownership(draft: Draft, input_: i.TakeOwnership) -> None:
-    """Settle what the dead owner left open, then offer again what is owed."""
+    """Settle what the dead owner left open, then offer again what is owed. Of a session that has ended that is the
+    outcome of its tools alone: they outlive it."""
     state = draft.state
     draft.fact(f.SessionOwned(input_.epoch, input_.node))
-    if state.status == "ended":
-        return
     for connection in list(state.connections.values()):
         draft.fact(f.ConnectionDetached(connection.conn, "crash", 1006))
     recover_turn(draft, input_.recorded_until)
