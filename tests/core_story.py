@@ -188,7 +188,9 @@ class Story:
 
     def context(self) -> list[str]:
         """What a reply would be given now."""
-        fresh = Response(ResponseId(""), ResponseRequest(), "audio", "", None, None, 1, 0, waits=False)
+        fresh = Response(
+            ResponseId(""), ResponseRequest(), "audio", "", None, None, 1, 0, False, "active", "pcm"
+        )
         items = self.call.session.state.context(fresh)
         lines = [f"item   {self.show_item(item)}" for item in items]
         return [OUR_IDS.sub(lambda match: self.shorten(match.group()), line) for line in lines]

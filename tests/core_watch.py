@@ -275,7 +275,7 @@ class Watch:
             if is_shown:
                 expected.append((item_id, text, item.author))
         asked = ResponseRequest()
-        fresh = Response(ResponseId("resp_x"), asked, "audio", "", None, None, 1, 0, waits=False)
+        fresh = Response(ResponseId("resp_x"), asked, "audio", "", None, None, 1, 0, False, "active", "pcm")
         assert [(i.id, i.text, i.author) for i in state.context(fresh)] == expected
 
     def check_waits(self, state: State, step: Step, now: Now) -> None:

@@ -194,8 +194,8 @@ def _speech_started(state: State, fact: f.SpeechStarted, now: Now) -> None:
         fact.start,
         now.mono_ns,
         phase,
-        unheard=unheard,
-        link_epoch=state.link.epoch,
+        unheard,
+        state.link.epoch,
     )
 
 
@@ -343,7 +343,7 @@ def _response_created(state: State, fact: f.ResponseCreated, now: Now) -> None:
         now.mono_ns,
         waits,
         phase,
-        output_format=fact.output_format,
+        fact.output_format,
     )
     if fact.request.origin == "tool":
         state.tool_replies += 1
@@ -360,9 +360,9 @@ def _output_item_added(state: State, fact: f.OutputItemAdded, now: Now) -> None:
         fact.output_index,
         kind,
         phase,
-        call_id=CallId(fact.item.call_id),
-        name=fact.item.name,
-        parts=fact.item.content,
+        CallId(fact.item.call_id),
+        fact.item.name,
+        fact.item.content,
     )
     response.active_ns = now.mono_ns
     if fact.is_in_conversation:
@@ -439,7 +439,7 @@ def _tool_requested(state: State, fact: f.ToolRequested, now: Now) -> None:
         spec.recovery if spec else "ask",
         spec.timeout_ms if spec else 30_000,
         phase,
-        is_in_conversation=response.is_default,
+        response.is_default,
     )
 
 

@@ -20,7 +20,7 @@ AudioFormat = Literal["pcm", "pcmu", "pcma"]
 Purpose = Literal["realtime", "transcription"]
 HeardSource = Literal["reported", "paced", "assumed", "client"]
 """How we know what was heard; precedence client > reported > paced > assumed (see HEARD_RANK)."""
-HEARD_RANK: dict[str, int] = {"assumed": 0, "paced": 1, "reported": 2, "client": 3}
+HEARD_RANK = {source: rank for rank, source in enumerate(("assumed", "paced", "reported", "client"))}
 
 
 @dataclass(frozen=True, slots=True)

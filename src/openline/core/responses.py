@@ -84,15 +84,12 @@ def _is_under_way(state: State, active: Response, request: ResponseRequest, conn
     agents-js asks for it whenever a server-run tool has settled, as a server is not bound to; its question and
     our ``response.created`` cross. Whatever was added since, it asks for that, and is refused.
     """
-    connection = state.connections.get(conn)
-    is_stock = connection is not None and not connection.opted_in and not connection.strict
-    if not is_stock or active.request.origin != "tool" or request != ResponseRequest():
-        return False
-    last = state.last_item_id()
-    if last is None or last in {output.item_id for output in active.outputs.values()}:
-        return True
-    entry = state.entries.get(last)
-    return entry is not None and entry.item.type == "mcp_call"
+    connection = state.connections[conn]
+    is_stock = not connection.opted_in and not connection.strict
+    is_asked = is_stock and active.request.origin == "tool" and request == ResponseRequest()
+    last = state.entries.last_id()
+    made = {output.item_id for output in active.outputs.values()}
+    return is_asked and (last is None or last in made or state.entries[last].item.type == "mcp_call")
 
 
 def take_typed_turn(draft: Draft, conn: ConnectionId) -> TurnId | None:
@@ -113,7 +110,7 @@ def reply(draft: Draft, request: ResponseRequest, turn_id: TurnId | None = None)
     if state.active is None and state.has_talker and not waits_for_turn:
         begin(draft, request, turn_id=turn_id)
     elif any(held.origin == request.origin == "tool" for held in state.held):
-        return  # One reply will see all results in its context: two would say them twice.
+        pass  # One reply will see all results in its context: two would say them twice.
     elif len(state.held) < HELD_MAX:
         draft.fact(f.ResponseHeld(request))
     elif turn_id is not None:

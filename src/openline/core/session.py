@@ -37,7 +37,7 @@ class Step(NamedTuple):  # no dataclass: one is made for every input, and this c
     wake_at: int | None
     first_seq: Seq
     durable_wake_ms: int
-    is_rejected: bool = False
+    is_rejected: bool
 
     @property
     def last_seq(self) -> Seq:

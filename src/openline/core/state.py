@@ -57,10 +57,10 @@ class OpenTurn:
     item_id: ItemId
     start: int
     since_ns: int
-    phase: str = "speaking"
+    phase: str
+    unheard: ResponseRequest | None
+    link_epoch: int
     end: int | None = None
-    unheard: ResponseRequest | None = None
-    link_epoch: int = 0
 
 
 @dataclass(slots=True)
@@ -73,19 +73,19 @@ class Lull:
 
 @dataclass(slots=True)
 class Output:
-    """One output item of a response that has no terminal fact yet. ``parts``: its content as it was begun, where the
-    first part gets the text."""
+    """One output item of a response that has no terminal fact yet. ``call_id``, ``name``: of a call, else empty.
+    ``parts``: its content as it was begun, where the first part gets the text."""
 
     item_id: ItemId
     output_index: int
     kind: Literal["message", "call"]
-    phase: str = "open"
+    phase: str
+    call_id: CallId
+    name: str
+    parts: tuple[Part, ...]
     text: str = ""
     audio_ms: int = 0
     heard_ms: int = 0
-    call_id: CallId = CallId("")
-    name: str = ""
-    parts: tuple[Part, ...] = ()
 
 
 @dataclass(slots=True)
@@ -102,12 +102,12 @@ class Response:
     attempt: int
     active_ns: int
     waits: bool
-    phase: str = "active"
+    phase: str
+    output_format: AudioFormat
     outputs: dict[int, Output] = field(default_factory=dict)
     done: list[Item] = field(default_factory=list)
     usage: Usage = Usage()
     reason: str = "completed"
-    output_format: AudioFormat = "pcm"
     outlived_link: bool = False
 
     @property
@@ -134,9 +134,9 @@ class ToolCall:
     key: str
     recovery: Literal["retry", "verify", "ask"]
     timeout_ms: int
-    phase: str = "requested"
+    phase: str
+    is_in_conversation: bool
     attempt: int = 0
-    is_in_conversation: bool = True
 
 
 @dataclass(slots=True)
@@ -236,9 +236,9 @@ class State:
     def speaks_unheard(self) -> bool:
         """Somebody is in mid-utterance, and the link that is open has not heard of it yet."""
         turn, link = self.turn, self.link
-        if turn is None or turn.end is not None or link.phase != "open":
-            return False
-        return turn.link_epoch != link.epoch
+        return (
+            turn is not None and turn.end is None and link.phase == "open" and turn.link_epoch != link.epoch
+        )
 
     def last_item_id(self) -> ItemId | None:
         return self.entries.last_id() or self.forked_after

@@ -290,6 +290,7 @@ def test_a_parked_session_waits_for_no_answer() -> None:
 
 def test_whoever_has_gone_away_is_not_asked_for_ever() -> None:
     call, item = answered()
+    assert IDLE_TURNS_MAX == 10
     for _ in range(IDLE_TURNS_MAX):
         played(call, item)
         assert names(call.advance(5_000)[0])[0] == TIMEOUT

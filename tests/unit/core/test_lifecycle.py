@@ -6,6 +6,7 @@ import pytest
 
 from core_call import (
     CONN,
+    SAY,
     Call,
     begin_message,
     call_tool,
@@ -18,7 +19,7 @@ from core_call import (
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.model import Cut, Limits, ResponseRequest, SessionConfig, ToolSpec
+from openline.core.model import Cut, Limits, ResponseRequest, SessionConfig, ToolSpec, TurnDetection
 from openline.types import CallId, ConnectionId, Epoch, Now, SessionId
 
 TOOLS = (ToolSpec("clock", runner="gateway"), ToolSpec("screen"))
@@ -259,3 +260,15 @@ def test_what_was_held_for_a_free_conversation_is_refused_with_the_link() -> Non
     assert call.session.state.held == []
     assert call.session.state.link.phase == "closed"
     call.check_replay()
+
+
+def test_all_that_was_held_is_refused_with_the_link() -> None:
+    call = live_call(SessionConfig(turn_detection=TurnDetection(interrupt_response=False)))
+    call.give(i.CreateResponse(SAY))
+    begin_message(call)
+    for _ in range(2):
+        call.give(i.CreateResponse(SAY))
+    step = call.give(i.LinkLost(1, "link_rejected", permanent=True))
+    failed = [fact.status for fact in step.facts if isinstance(fact, f.ResponseDone)]
+    assert failed == ["failed"] * 3
+    assert call.session.state.held == []

@@ -54,9 +54,9 @@ def test_defaults() -> None:
         "clock", "", '{"type":"object","properties":{}}', "client", "ask", 30_000
     )
     assert m.ResponseRequest() == m.ResponseRequest(
-        "auto", None, None, None, None, None, None, (), False, (), None, (), "client", None
+        "auto", None, None, None, None, None, None, (), False, (), None, (), "client", None, "", "", None
     )
-    assert m.Usage() == m.Usage(0, 0, 0, 0, 0)
+    assert m.Usage() == m.Usage(0, 0, 0, 0, 0, 0)
     assert m.Part("input_image") == m.Part("input_image", None, None, "", "")
     assert m.Item(ItemId("i"), "message", "user") == m.Item(
         ItemId("i"), "message", "user", "", "completed", (), "", "", "", "", "", "", None, None

@@ -209,15 +209,17 @@ def test_an_item_ends_once() -> None:
 
 
 def test_a_response_is_asked_with_its_own_wishes_or_with_the_session_s() -> None:
-    config = SessionConfig(modality="text", voice="cedar", max_output_tokens=100)
+    config = SessionConfig(modality="text", voice="cedar", max_output_tokens=100, output_format="pcmu")
+    own = ResponseRequest(modality="audio", voice="marin", max_output_tokens=7, output_format="pcma")
     for request, expected in (
-        (ResponseRequest(), ("text", "cedar", 100)),
-        (ResponseRequest(modality="audio", voice="marin", max_output_tokens=7), ("audio", "marin", 7)),
+        (ResponseRequest(), ("text", "cedar", 100, "pcmu")),
+        (own, ("audio", "marin", 7, "pcma")),
     ):
         call = live_call(config)
         created = call.give(i.CreateResponse(request, CONN, "cmd_1")).facts[-1]
         assert isinstance(created, f.ResponseCreated)
-        assert (created.modality, created.voice, created.max_output_tokens) == expected
+        formed = (created.modality, created.voice, created.max_output_tokens, created.output_format)
+        assert formed == expected
         assert (created.conn, created.command, created.attempt, created.turn_id) == (CONN, "cmd_1", 1, None)
 
 
@@ -249,6 +251,17 @@ def test_nothing_out_of_band_disturbs_the_conversation() -> None:
     output = Item(ItemId(""), "function_call_output", "tool", call_id="call_1", output="8")
     settled_ = call.give(i.CreateItem(output, None, CONN)).facts[-1]
     assert settled_ == f.ToolSettled(CallId("call_1"), 0, "succeeded", None, None)
+
+
+def test_what_is_still_played_out_of_band_is_not_told_to_the_next_link() -> None:
+    """That is given the conversation, and this is no part of it."""
+    call = live_call()
+    call.give(i.CreateResponse(ResponseRequest(conversation="none"), CONN))
+    (aside,) = call.session.state.responses
+    call.give(i.MessageStarted(1, aside, 0))
+    call.give(i.ResponseGenerated(1, aside, Usage()))
+    call.give(i.LinkRenewed(1, "age"))
+    assert call.give(i.MessageFinished(aside, 0, "aside", 900)).effects == ()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from core_call import (
     end_response,
     finish_reply,
     live_call,
+    reply_under_way,
     speak,
 )
 from openline.core import facts as f
@@ -23,13 +24,14 @@ from openline.core.model import (
     AudioRange,
     Cut,
     Item,
+    Limits,
     Modality,
     Part,
     ResponseRequest,
     SessionConfig,
     ToolSpec,
 )
-from openline.core.state import SETTLED_TOOLS_MAX, TOKENS_MAX, Connection, State
+from openline.core.state import SETTLED_TOOLS_MAX, TOKENS_MAX, Connection, Link, State
 from openline.types import CallId, ConnectionId, ItemId, Now, Seq
 
 HINT = Item(ItemId("hint"), "message", "synthetic", "system", content=(Part("input_text", "Be kind."),))
@@ -98,6 +100,22 @@ def test_many_open_calls_do_not_push_settled_ones_out() -> None:
         output = Item(ItemId(""), "function_call_output", "tool", call_id=f"call_{number}", output="8")
         call.give(i.CreateItem(output, None, CONN))
     assert len(call.session.state.tools) == SETTLED_TOOLS_MAX + 2
+
+
+def test_what_is_known_before_the_first_fact() -> None:
+    """Nothing is there, and whoever reads a session too early is told so rather than something wrong."""
+    fresh = State()
+    assert (fresh.session, fresh.tenant, fresh.node, fresh.epoch, fresh.seq) == ("", "default", "", 0, 0)
+    assert (fresh.status, fresh.config, fresh.limits) == ("new", SessionConfig(), Limits())
+    assert (fresh.prepares_replies, fresh.is_recorded, fresh.has_spoken) == (False, True, False)
+    assert (fresh.created_ms, fresh.quiet_since_ns, fresh.parked_until_ms) == (0, 0, 0)
+    assert (fresh.idle_turns, fresh.tool_replies, fresh.turns) == (0, 0, 0)
+    assert fresh.link == Link(0, "closed", 0, False, "", "", 0, set())
+
+
+def test_a_reply_is_whole_unless_its_end_says_otherwise() -> None:
+    call, response = reply_under_way()
+    assert call.session.state.responses[response].reason == "completed"
 
 
 # ---------------------------------------------------------------------------------------------------- context
