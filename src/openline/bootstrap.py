@@ -289,6 +289,7 @@ def _upstream(settings: Settings) -> tuple[LinkFactory, tuple[str, ...]]:
         settings.model.removeprefix("openai/"),
         lambda: os.environ.get(variable, ""),  # at each connect: a key may be changed in a running process
         settings=link,
+        make_codec=codec_of(Resampler),
     )
     if os.environ.get(variable):
         return factory, ()

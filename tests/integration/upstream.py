@@ -7,12 +7,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from openline.adapters.g711 import codec_of
 from openline.adapters.link_openai_realtime import (
     OpenAIRealtimeFactory,
     OpenAIRealtimeLink,
     OpenAIRealtimeSettings,
     SocketSettings,
 )
+from openline.adapters.resample import Resampler
 from openline.core.model import AudioRange, Item, Part, ResponseRequest, SessionConfig
 from openline.errors import LinkError
 from openline.ports import ResponseStart
@@ -104,7 +106,9 @@ class Scene:
     def __init__(self, fake: FakeRealtime, settings: OpenAIRealtimeSettings) -> None:
         self.fake = fake
         self.key = "sk-test"
-        self.factory = OpenAIRealtimeFactory(fake.url, "gpt-realtime", lambda: self.key, settings=settings)
+        self.factory = OpenAIRealtimeFactory(
+            fake.url, "gpt-realtime", lambda: self.key, settings=settings, make_codec=codec_of(Resampler)
+        )
         self.sink = Caller()
         self.link = self.factory(SessionId("sess_1"), MANUAL)
         self.sink.link = self.link

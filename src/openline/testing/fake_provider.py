@@ -118,7 +118,7 @@ class FakeProviders:
         fake = self.realtime
         if name.startswith("_") or not hasattr(fake, name) or callable(getattr(fake, name)):
             raise ValueError(f"expected a setting of the server; got {name[:40]!r}")
-        setattr(fake, name, set(json.loads(value)) if name == "keys" else json.loads(value))
+        setattr(fake, name, set(json.loads(value)) if name in ("keys", "formats") else json.loads(value))
         return {name: json.loads(value)}
 
     def _do(self, name: str = "", value: str = "") -> dict[str, Any]:

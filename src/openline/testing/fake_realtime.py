@@ -16,7 +16,7 @@ What it does wrong on purpose has names, all in docs/reference/fake-provider.md:
 - for good (attributes of the server): SERVER_FAULTS.
 - on command, at any time, on a connection (``fake.latest``): CONNECTION_FAULTS.
 
-Not part of it: G.711, MCP, transcription sessions, rate limits.
+Not part of it: MCP, transcription sessions, rate limits.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from picows import (
     ws_create_server,
 )
 
+from openline.testing.fake_realtime_audio import BYTES_PER_MS, as_pcm
 from openline.testing.fake_realtime_faults import (
     CONNECTION_FAULTS,
     OPEN_FAULTS,
@@ -99,6 +100,8 @@ class FakeRealtime:
         self.connections: list[FakeConnection] = []
         self.opens: list[str] = []
         self.keys: set[str] = set()
+        self.formats: set[str] = set(BYTES_PER_MS)
+        self.refusal = "typed"
         self.seen_keys: list[str] = []
         self.transcripts: list[str] = ["hello"]
         self.transcribe: Callable[[bytes], str] | None = None
@@ -175,15 +178,19 @@ class FakeRealtime:
 
 
 class FakeConnection(WSListener):
-    """One client. ``events``: all it sent, audio apart (``audio``); ``items``: the conversation as the provider
+    """One client. ``events``: all it sent, audio apart (``audio`` as PCM16 24 kHz; ``encoded``: what of it came as
+    G.711, as it came); ``items``: the conversation as the provider
     has it; ``session``: its settings, merged."""
 
     def __init__(self, server: FakeRealtime, how: str) -> None:
         self.server = server
         self.events: list[Event] = []
         self.audio = bytearray()
+        self.encoded = bytearray()
         self.items: list[Event] = []
-        self.session: Event = {"type": "realtime", "audio": {"input": {}, "output": {}}}
+        format_ = {"type": "audio/pcm", "rate": 24_000}
+        audio = {"input": {"format": format_}, "output": {"format": format_}}
+        self.session: Event = {"type": "realtime", "audio": json.loads(json.dumps(audio))}
         self.errors: list[str] = []
         """Codes of the errors that were sent: what a client did wrong."""
         self.closed: int | None = None
@@ -260,9 +267,12 @@ class FakeConnection(WSListener):
         self.error("session_expired", message=message)
         self.close(4000, "invalid_request_error.session_expired")
 
-    def error(self, code: str | None, *, event_id: str | None = None, message: str = "refused") -> None:
+    def error(
+        self, code: str | None, *, event_id: str | None = None, message: str = "refused", param: str = ""
+    ) -> None:
         self.errors.append(code or "")
         told = {"type": "invalid_request_error", "message": message, "code": code, "event_id": event_id}
+        told["param"] = param
         self.send({"type": "error", "error": {name: value for name, value in told.items() if value}})
 
     @property
@@ -387,8 +397,7 @@ class FakeConnection(WSListener):
         self.events.append(event)
         match kind:
             case "session.update":
-                _merge(self.session, event["session"])
-                self.send({"type": "session.updated", "session": self.session})
+                self._configure(event)
             case "input_audio_buffer.commit":
                 self._commit_by_client(event)
             case "input_audio_buffer.clear":
@@ -407,6 +416,31 @@ class FakeConnection(WSListener):
             case _:
                 self.error("invalid_value", event_id=event.get("event_id"))
 
+    def _configure(self, event: Event) -> None:
+        if self._how.startswith("setting:"):
+            self.error("invalid_value", event_id=event.get("event_id"), param=self._how.partition(":")[2])
+            return
+        given = json.loads(json.dumps(event["session"]))
+        for side in ("input", "output"):
+            told = given.get("audio", {}).get(side, {})
+            if "format" not in told or told["format"]["type"] in self.server.formats:
+                continue
+            match self.server.refusal:
+                case "ignored":
+                    del told["format"]
+                case "close":
+                    self.close(1007, "")
+                    return
+                case "bare":
+                    self.error(None)
+                    return
+                case _:
+                    param = f"session.audio.{side}.format.type"
+                    self.error("invalid_value", event_id=event.get("event_id"), param=param)
+                    return
+        _merge(self.session, given)
+        self.send({"type": "session.updated", "session": self.session})
+
     # -- ears
 
     @property
@@ -414,7 +448,11 @@ class FakeConnection(WSListener):
         detection: Event | None = self.session["audio"]["input"].get("turn_detection", {})
         return detection
 
-    def _hear(self, pcm: bytes) -> None:
+    def _hear(self, data: bytes) -> None:
+        name = self.session["audio"]["input"]["format"]["type"]
+        if name != "audio/pcm":
+            self.encoded += data
+        pcm = as_pcm(name, data)
         for at in range(0, len(pcm), FRAME_BYTES):
             self._hear_frame(pcm[at : at + FRAME_BYTES])
 
@@ -567,9 +605,9 @@ class FakeConnection(WSListener):
 
 
 def _merge(into: Event, given: Event) -> None:
-    """Objects are merged deeply; everything else, null included, replaces."""
+    """Objects are merged deeply; everything else, formats and null included, replaces."""
     for name, value in given.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict):
+        if isinstance(value, dict) and isinstance(into.get(name), dict) and name != "format":
             _merge(into[name], value)
         else:
             into[name] = value

@@ -16,6 +16,7 @@ OPEN_FAULTS = {
     "garbage": "text that is no event, in place of ``session.created``",
     "binary": "binary frames in place of ``session.created``",
     "vllm": "a server of another protocol: an ``error`` that is a text, in place of ``session.created``",
+    "setting": "every session.update is refused for one of its settings: ``setting:PARAM``",
     "busy": "``error`` session_limit_reached and close 1011: an earlier socket still counts",
 }
 SERVER_FAULTS = {
@@ -27,6 +28,9 @@ SERVER_FAULTS = {
     "echoes_metadata": "False: metadata of a response is forgotten",
     "obeys": "False: it replies to turns by itself, whatever ``create_response`` says",
     "dialect": "``xai``: conversation.created behind session.created, text deltas under two names",
+    "formats": "audio formats that a session may have (all three); another is refused with ``invalid_value``",
+    "refusal": "how: ``typed`` (the default), ``bare`` (an error that names nothing), ``ignored`` (the rest of the update is taken), "
+    "``close`` (hung up on)",
     "keys": "only these API keys are taken; others get HTTP 401",
 }
 CONNECTION_FAULTS = {

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from openline.core.audio import RATE
+from openline.testing.fake_realtime_audio import BYTES_PER_MS, quiet_tone
 
 CHUNK_MS = 40
 Event = dict[str, Any]
@@ -60,6 +59,8 @@ class FakeResponse:
         self._fault, _, self._argument = reply.fault.partition(":")
         modalities = request.get("output_modalities") or connection.session.get("output_modalities")
         self._is_spoken = (modalities or ["audio"]) == ["audio"]
+        asked = request.get("audio", {}).get("output", {}).get("format")
+        self._format = asked or connection.session["audio"]["output"].get("format") or {"type": "audio/pcm"}
 
     @property
     def _echoed(self) -> Event:
@@ -71,7 +72,8 @@ class FakeResponse:
 
     def _created(self) -> None:
         body = {"id": self._id, "object": "realtime.response", "status": "in_progress", "output": []}
-        self._send("response.created", response={**body, **self._echoed})
+        audio = {"output": {"format": self._format}}
+        self._send("response.created", response={**body, "audio": audio, **self._echoed})
 
     def end(self, status: str, details: Event | None = None) -> None:
         usage = {
@@ -172,7 +174,7 @@ class FakeResponse:
                     self._send("response.text.delta", **here, delta=words[at])
             if at < len(chunks):
                 sent += len(chunks[at])
-                item["audio_ms"] = sent // 48
+                item["audio_ms"] = sent // BYTES_PER_MS[self._format["type"]]
                 delta = base64.b64encode(chunks[at]).decode()
                 self._send("response.output_audio.delta", **here, delta=delta)
             if self._reply.pace_s:
@@ -191,18 +193,18 @@ class FakeResponse:
             self._send("response.output_item.done", **place, item=item)
 
     def _audio(self) -> Iterator[bytes]:
-        """A quiet square wave: nothing that a detector takes for speech."""
+        """Nothing that a detector takes for speech."""
         if not self._is_spoken or self._fault == "no_audio":
             return
-        pcm = struct.pack("<2h", 500, -500) * (self._reply.audio_ms * RATE // 2000)
-        sizes = itertools.cycle(
-            (2, 31_998, 4, 962, 1_918) if self._fault == "odd_chunks" else (CHUNK_MS * 48,)
-        )
+        name = self._format["type"]
+        sound = quiet_tone(name, self._reply.audio_ms)
+        whole = (CHUNK_MS * BYTES_PER_MS[name],)
+        sizes = itertools.cycle((2, 31_998, 4, 962, 1_918) if self._fault == "odd_chunks" else whole)
         at = 0
         for size in sizes:
-            if at >= len(pcm):
+            if at >= len(sound):
                 return
-            yield pcm[at : at + size]
+            yield sound[at : at + size]
             at += size
 
     async def _break(self) -> bool:

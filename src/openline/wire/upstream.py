@@ -13,10 +13,10 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from openline.core.model import Item, Part, SessionConfig, ToolSpec, TurnDetection, Usage
+from openline.core.model import AudioFormat, Item, Part, SessionConfig, ToolSpec, TurnDetection, Usage
 from openline.wire.items import JsonObject
+from openline.wire.session_config import FORMATS
 
-FORMAT: Final[JsonObject] = {"type": "audio/pcm", "rate": 24_000}
 METADATA_MAX: Final = 16
 """Pairs that a response may carry (B.5); one of them is ours."""
 RESPONSE_KEY: Final = "openline_response"
@@ -29,10 +29,10 @@ _encode: Final = msgspec.json.Encoder().encode
 # ------------------------------------------------------------------------------------------- what we send
 
 
-def append_audio(pcm: bytes) -> bytes:
-    """The hot way up: PCM16 24 kHz."""
+def append_audio(data: bytes) -> bytes:
+    """The hot way up: audio in the session's input format."""
     # msgspec writes bytes as base64 text, twice as fast as binascii does.
-    return b'{"type":"input_audio_buffer.append","audio":%b}' % _encode(pcm)
+    return b'{"type":"input_audio_buffer.append","audio":%b}' % _encode(data)
 
 
 def command(kind: str, event_id: str, **values: object) -> bytes:
@@ -50,7 +50,7 @@ def session_settings(config: SessionConfig, transcription: str) -> JsonObject:
     extra = msgspec.json.decode(config.extra, type=dict[str, object])
     asked = extra.get("transcription")
     heard: JsonObject = {
-        "format": FORMAT,
+        "format": FORMATS[config.input_format],
         "transcription": {
             **(asked if isinstance(asked, dict) else {}),
             "model": config.transcription or transcription,
@@ -59,7 +59,7 @@ def session_settings(config: SessionConfig, transcription: str) -> JsonObject:
     }
     if "noise_reduction" in extra:
         heard["noise_reduction"] = extra["noise_reduction"]
-    said: JsonObject = {"format": FORMAT, "voice": config.voice}
+    said: JsonObject = {"format": FORMATS[config.output_format], "voice": config.voice}
     if config.speed != 1.0:
         said["speed"] = config.speed
     session: JsonObject = {
@@ -79,23 +79,33 @@ def session_settings(config: SessionConfig, transcription: str) -> JsonObject:
     return session
 
 
+def format_settings(heard: AudioFormat, said: AudioFormat) -> JsonObject:
+    """A session.update of the formats alone: one that is refused takes nothing else with it."""
+    audio = {"input": {"format": FORMATS[heard]}, "output": {"format": FORMATS[said]}}
+    return {"type": "realtime", "audio": audio}
+
+
 def changed_settings(old: JsonObject, new: JsonObject) -> JsonObject:
     """What of ``new`` differs from ``old``, as a session.update; empty if nothing does.
 
-    Unchanged fields stay out: a provider may refuse to be told its voice twice (``cannot_update_voice``).
+    Unchanged fields stay out: a provider may refuse to be told its voice twice (``cannot_update_voice``). Formats are
+    changed by themselves (``format_settings``).
     """
     changes = {name: value for name, value in new.items() if name != "audio" and old.get(name) != value}
     before, after = _audio(old), _audio(new)
-    audio = {side: value for side, value in after.items() if before.get(side) != value}
+    audio = {side: value for side, value in after.items() if before[side] != value}
     if audio:
         changes["audio"] = audio
     return {"type": "realtime", **changes} if changes else {}
 
 
-def _audio(session: JsonObject) -> dict[str, object]:
+def _audio(session: JsonObject) -> dict[str, JsonObject]:
     audio = session["audio"]
     assert isinstance(audio, dict)
-    return audio
+    return {
+        side: {name: value for name, value in told.items() if name != "format"}
+        for side, told in audio.items()
+    }
 
 
 def detection(wanted: TurnDetection | None) -> JsonObject | None:
@@ -203,6 +213,7 @@ class Reply(Struct):
     metadata: dict[str, object] | None = None
     conversation_id: str | None = None
     usage: Raw = Raw()
+    audio: Raw = Raw()
 
 
 class Thing(Struct):
@@ -219,7 +230,10 @@ class Thing(Struct):
 class SessionCreated(Struct, tag="session.created"): ...
 
 
-class SessionUpdated(Struct, tag="session.updated"): ...
+class SessionUpdated(Struct, tag="session.updated"):
+    """``session`` is read apart, as a response's usage is."""
+
+    session: Raw = Raw()
 
 
 class ErrorEvent(Struct, tag="error"):
@@ -400,6 +414,50 @@ class _Usage(Struct):
 class _Details(Struct):
     reason: str | None = None
     error: ErrorBody | None = None
+
+
+class _Format(Struct):
+    type: str | None = None
+
+
+class _Side(Struct):
+    format: _Format | None = None
+
+
+class _Sides(Struct):
+    input: _Side | None = None
+    output: _Side | None = None
+
+
+class _Session(Struct):
+    audio: _Sides | None = None
+
+
+_FORMAT_NAMES: Final[dict[str | None, AudioFormat]] = {
+    str(shown["type"]): name for name, shown in FORMATS.items()
+}
+
+
+def formats_of(session: Raw) -> tuple[AudioFormat | None, AudioFormat | None]:
+    """What a session object says that is heard and said; None where it does not say, or not in words of ours."""
+    try:
+        sides = msgspec.json.decode(session or b"{}", type=_Session).audio or _Sides()
+    except msgspec.DecodeError:
+        return None, None
+    return _format(sides.input), _format(sides.output)
+
+
+def reply_format(reply: Reply) -> AudioFormat | None:
+    """The format that a response says its audio has."""
+    try:
+        return _format((msgspec.json.decode(reply.audio or b"{}", type=_Sides | None) or _Sides()).output)
+    except msgspec.DecodeError:
+        return None
+
+
+def _format(side: _Side | None) -> AudioFormat | None:
+    told = side.format if side is not None else None
+    return _FORMAT_NAMES.get(told.type) if told is not None else None
 
 
 def usage_of(reply: Reply) -> Usage:

@@ -356,3 +356,50 @@ def test_usage_is_read_as_far_as_it_is_told(usage: object, read: Usage) -> None:
 def test_a_response_without_usage_used_nothing() -> None:
     assert upstream.usage_of(reply()) == Usage()
     assert upstream.usage_of(reply(usage=None)) == Usage()
+
+
+# ------------------------------------------------------------------------------------------------ formats
+
+
+def test_formats_are_told_with_the_settings_and_changed_by_themselves() -> None:
+    phone = SessionConfig(input_format="pcmu", output_format="pcma", voice="ash")
+    told = plain(upstream.session_settings(phone, "s"))
+    assert told["audio"]["input"]["format"] == {"type": "audio/pcmu"}
+    assert told["audio"]["output"]["format"] == {"type": "audio/pcma"}
+    old = upstream.session_settings(SessionConfig(), "s")
+    changes = plain(upstream.changed_settings(old, upstream.session_settings(phone, "s")))
+    assert changes == {"type": "realtime", "audio": {"output": {"voice": "ash"}}}
+    assert plain(upstream.format_settings("pcmu", "pcm")) == {
+        "type": "realtime",
+        "audio": {
+            "input": {"format": {"type": "audio/pcmu"}},
+            "output": {"format": {"type": "audio/pcm", "rate": 24_000}},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("session", "told"),
+    [
+        (b'{"audio":{"input":{"format":{"type":"audio/pcmu"}},"output":{"format":{"type":"audio/pcm","rate":24000}}}}',
+         ("pcmu", "pcm")),
+        (b'{"audio":{"output":{"format":{"type":"audio/pcma"}}}}', (None, "pcma")),
+        (b'{"audio":{"input":{"format":null},"output":{"format":{}}}}', (None, None)),
+        (b'{"audio":{"input":{"format":{"type":"audio/opus"}}}}', (None, None)),
+        (b'{"audio":null}', (None, None)),
+        (b'{"audio":{"input":{"format":"pcm16"}}}', (None, None)),
+        (b"", (None, None)),
+    ],
+)  # fmt: skip
+def test_what_a_provider_says_of_its_formats_is_read_as_far_as_it_can_be(
+    session: bytes, told: tuple[str | None, str | None]
+) -> None:
+    assert upstream.formats_of(msgspec.Raw(session)) == told
+
+
+@pytest.mark.parametrize(
+    ("audio", "told"),
+    [(b'{"output":{"format":{"type":"audio/pcmu"}}}', "pcmu"), (b"null", None), (b"[]", None), (b"", None)],
+)
+def test_a_response_may_say_its_format(audio: bytes, told: str | None) -> None:
+    assert upstream.reply_format(upstream.Reply(audio=msgspec.Raw(audio))) == told

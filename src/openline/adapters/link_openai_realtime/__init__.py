@@ -5,6 +5,7 @@ session.py    one socket with all that belongs to it: handshake, frames in and o
 socket.py     picows' client, and what its failures mean
 turns.py      the user's side: audio up, turns and their text down
 replies.py    the model's side: responses and their outputs
+formats.py    G.711 as it is where the provider takes it, transcoded where not
 items.py      the conversation: which of the provider's items are which of ours
 """
 

@@ -14,8 +14,6 @@ from openline.types import ItemId
 from openline.wire import upstream
 from openline.wire.items import STRICT_ID_LIMIT, JsonObject
 
-BYTES_PER_MS = 48
-"""PCM16 24 kHz mono."""
 Command = Callable[..., str]
 """Sends a client event (its type, and its values by name) and returns the event id it was given."""
 
@@ -36,7 +34,7 @@ class Conversation:
         self._command = command
         self._session_items = ours
         self._calls: dict[ItemId, _Call] = {}
-        self._audio_bytes: dict[ItemId, int] = {}
+        self._audio_ms: dict[ItemId, int] = {}
         self._written: dict[ItemId, int] = {}
         """What the assistant said elsewhere and is only text here; how often it was written."""
         self.known: dict[str, str] = {}
@@ -51,9 +49,9 @@ class Conversation:
         self.known[ours] = theirs
         self._calls[ours] = _Call(call_id)
 
-    def generated(self, ours: ItemId, audio_bytes: int) -> None:
+    def generated(self, ours: ItemId, audio_ms: int) -> None:
         """A spoken item is as long as this upstream: no truncate may name more."""
-        self._audio_bytes[ours] = audio_bytes
+        self._audio_ms[ours] = audio_ms
 
     # -- what we make
 
@@ -155,7 +153,7 @@ class Conversation:
     def remove(self, item_id: ItemId) -> None:
         theirs = self.known.pop(item_id, None)
         call = self._calls.pop(item_id, None)
-        self._audio_bytes.pop(item_id, None)
+        self._audio_ms.pop(item_id, None)
         self._written.pop(item_id, None)
         if theirs is not None:
             self._command("conversation.item.delete", item_id=theirs)
@@ -167,7 +165,7 @@ class Conversation:
         there (failures.md D12). Speech that was heard to its end is left alone; what was said over an earlier
         connection and is only text here is written again as it was heard."""
         theirs = self.known.get(item_id)
-        made_ms = self._audio_bytes.get(item_id, 0) // BYTES_PER_MS
+        made_ms = self._audio_ms.get(item_id, 0)
         if theirs is None:
             return
         if audio_end_ms <= 0:

@@ -15,12 +15,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from openline.adapters.link_openai_realtime.items import BYTES_PER_MS
+from openline.adapters.link_openai_realtime.formats import Formats, samples_of
 from openline.adapters.link_openai_realtime.session import Provider, ProviderSession
-from openline.adapters.link_openai_realtime.socket import Address, SocketSettings
-from openline.core.model import Item, SessionConfig
+from openline.adapters.link_openai_realtime.socket import REFUSED_FOR_GOOD, Address, SocketSettings
+from openline.core.audio import samples_of_ms
+from openline.core.model import AudioFormat, Item, SessionConfig
 from openline.errors import LinkError
-from openline.ports import LinkSink, ModelLink, ResponseStart
+from openline.ports import CodecFactory, LinkSink, ModelLink, ResponseStart
 from openline.types import ItemId, ResponseId, SessionId
 
 log = logging.getLogger("openline.link")
@@ -35,7 +36,7 @@ STARVED_S = 1.0
 """A look that comes so late judges nobody: the loop was busy, and what came meanwhile is not read yet."""
 FILL_MS = 500
 """Silence beyond the window that ends a turn: detectors are not exact."""
-OVERLAP_BYTES = 700 * BYTES_PER_MS
+OVERLAP_SAMPLES = samples_of_ms(700)
 """Audio that a renewed socket is given again, so that a word begun before the swap is heard from its start: so long
 may a detector and the line need to say that somebody speaks. Of a turn that is over nothing is given again."""
 
@@ -79,8 +80,11 @@ class OpenAIRealtimeLink(ModelLink):
 
     hears = True
 
-    def __init__(self, provider: Provider, settings: OpenAIRealtimeSettings) -> None:
+    def __init__(
+        self, provider: Provider, settings: OpenAIRealtimeSettings, make_codec: CodecFactory | None = None
+    ) -> None:
         self._provider = provider
+        self._formats = Formats(make_codec, provider.address.name)
         self._settings = settings
         self._sink: LinkSink | None = None
         self._session: ProviderSession | None = None
@@ -88,7 +92,8 @@ class OpenAIRealtimeLink(ModelLink):
         """The one that was lost, for what it had heard."""
         self._config = SessionConfig()
         self._recent: deque[bytes] = deque()
-        self._recent_bytes = 0
+        self._recent_format: AudioFormat = "pcm"
+        self._recent_samples = 0
         self._position = 0
         self._is_playing = False
         self._is_closed = False
@@ -110,8 +115,7 @@ class OpenAIRealtimeLink(ModelLink):
     async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
         self._sink, self._config = sink, config
         born = asyncio.get_running_loop().time()
-        session = ProviderSession(self._provider, sink, self._lost, self.counts)
-        await session.open(config, items)
+        session = await self._connect(sink, config, items)
         if self._is_closed:
             await session.close()
             return
@@ -122,13 +126,27 @@ class OpenAIRealtimeLink(ModelLink):
         self._watch()
         sink.opened()
 
+    async def _connect(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> ProviderSession:
+        """Raises LinkError. A provider that hangs up on formats it does not know is tried once more with PCM16."""
+        session = ProviderSession(self._provider, sink, self, self._formats)
+        try:
+            await session.open(config, items)
+        except LinkError as error:
+            if error.cause in REFUSED_FOR_GOOD or not session.may_dislike_formats:
+                raise
+            self._formats.refuse_all(session.audio.asked)
+            session = ProviderSession(self._provider, sink, self, self._formats)
+            await session.open(config, items)
+        return session
+
     def _take(self, session: ProviderSession, born: float) -> None:
         """From here on audio goes to ``session``; what was kept goes there first."""
-        session.turns.begin_at(self._position, self._recent_bytes // 2)
+        session.turns.begin_at(self._position, self._recent_samples)
         session.confirmed = self._position
-        for pcm in self._recent:
-            session.replay(pcm)
+        for data in self._recent:
+            session.audio.replay(self._recent_format, data)
         self._session = session
+        self.input_format, self.output_format = session.audio.input_format, "pcm"
         self._born = born
         self._rotate_after = born + self._settings.rotate_s
 
@@ -146,7 +164,7 @@ class OpenAIRealtimeLink(ModelLink):
             await session.close()
         await asyncio.gather(*self._closing)
 
-    def _lost(self, session: ProviderSession, error: LinkError) -> None:
+    def lost(self, session: ProviderSession, error: LinkError) -> None:
         if self._standby is not None and session is self._standby.session:
             log.warning("renewing failed: %s", error)
             self._standby = None
@@ -158,6 +176,14 @@ class OpenAIRealtimeLink(ModelLink):
             self._timer.cancel()
         if self._sink is not None and not self._is_closed:
             self._sink.lost(error)
+
+    def takes(self, session: ProviderSession) -> None:
+        if session is self._session:
+            self.input_format = session.audio.input_format
+
+    def speaks(self, session: ProviderSession, name: AudioFormat) -> None:
+        if session is self._session:
+            self.output_format = name
 
     def _drop_standby(self) -> None:
         standby, self._standby = self._standby, None
@@ -197,7 +223,7 @@ class OpenAIRealtimeLink(ModelLink):
         is_starved, self._seen_position = position == self._seen_position, position
         detection = self._config.turn_detection
         if session is not None and detection is not None and is_starved and session.turns.is_speaking:
-            session.fill(detection.silence_duration_ms + FILL_MS)
+            session.audio.fill(detection.silence_duration_ms + FILL_MS)
 
     def _renew(self, now: float) -> None:
         """Before the provider's cap strikes: first a second connection with the history, then, in a quiet moment, the
@@ -213,7 +239,7 @@ class OpenAIRealtimeLink(ModelLink):
 
     def _is_quiet(self, session: ProviderSession, now: float) -> bool:
         """Whether nothing would be cut by a swap. Late in its life a session may not be choosy."""
-        if session.replies.is_active or session.turns.is_speaking:
+        if session.replies.is_active or session.turns.is_speaking or session.audio.is_waiting:
             return False
         if self._config.turn_detection is None and session.turns.uncommitted:
             return False  # What the client has not committed yet is nowhere but in that session's buffer.
@@ -224,17 +250,13 @@ class OpenAIRealtimeLink(ModelLink):
         assert self._sink is not None
         born = asyncio.get_running_loop().time()
         config, items = self._config, tuple(self._sink.conversation())
-        new = ProviderSession(self._provider, self._sink, self._lost, self.counts)
         try:
-            await new.open(config, items)
+            new = await self._connect(self._sink, config, items)
         except LinkError as error:
             # The old one still works: it goes on, and if it ends first the session reconnects.
             log.warning("renewing failed: %s", error)
             self._rotate_later()
             return
-        except BaseException:
-            new.abort()
-            raise
         if self._is_closed or self._session is None:
             await new.close()
             return
@@ -271,27 +293,41 @@ class OpenAIRealtimeLink(ModelLink):
     # -- audio up
 
     def append_audio(self, pcm: bytes) -> None:
-        self._keep(pcm)
+        samples = len(pcm) >> 1
+        self._keep("pcm", pcm, samples)
         if self._session is not None:
-            self._session.append(pcm)
+            self._session.audio.append("pcm", pcm, samples)
 
     def replay_audio(self, pcm: bytes) -> None:
-        self._keep(pcm)
+        samples = len(pcm) >> 1
+        self._keep("pcm", pcm, samples)
         if self._session is not None:
-            self._session.append_again(pcm)
+            self._session.audio.append_again("pcm", pcm, samples)
 
-    def _keep(self, pcm: bytes) -> None:
-        self._position += len(pcm) // 2
+    def append_encoded(self, data: bytes, samples: int, *, is_replay: bool = False) -> None:
+        name = self.input_format
+        self._keep(name, data, samples)
+        if self._session is not None and is_replay:
+            self._session.audio.append_again(name, data, samples)
+        elif self._session is not None:
+            self._session.audio.append(name, data, samples)
+
+    def _keep(self, name: AudioFormat, data: bytes, samples: int) -> None:
+        """One format is kept: a change forgets what came before it, which matters if a swap follows at once."""
+        self._position += samples
         recent = self._recent
-        recent.append(pcm)
-        self._recent_bytes += len(pcm)
-        while self._recent_bytes > OVERLAP_BYTES:
-            self._recent_bytes -= len(recent.popleft())
+        if name != self._recent_format:
+            self._recent_format, self._recent_samples = name, 0
+            recent.clear()
+        recent.append(data)
+        self._recent_samples += samples_of(name, data)
+        while self._recent_samples > OVERLAP_SAMPLES:
+            self._recent_samples -= samples_of(name, recent.popleft())
 
     def _forget_recent(self, end: int) -> None:
         """Drop what of the last audio begins before position ``end``."""
-        while self._recent and self._position - self._recent_bytes // 2 < end:
-            self._recent_bytes -= len(self._recent.popleft())
+        while self._recent and self._position - self._recent_samples < end:
+            self._recent_samples -= samples_of(self._recent_format, self._recent.popleft())
 
     def unconfirmed(self) -> int:
         session = self._session or self._last
@@ -302,8 +338,8 @@ class OpenAIRealtimeLink(ModelLink):
 
     def clear_audio(self) -> None:
         self._recent.clear()
-        self._recent_bytes = 0
-        self._do(lambda session: session.turns.clear())
+        self._recent_samples = 0
+        self._do(lambda session: session.clear())
 
     def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
         return self._session is not None and self._session.recognize(item_id, pcm)
@@ -342,7 +378,7 @@ class OpenAIRealtimeLink(ModelLink):
 class OpenAIRealtimeFactory:
     """Makes links to ``model`` at ``base_url`` (``https://host/v1``; http, ws and wss too).
 
-    ``api_key`` is called at each connect, so that a key can change while the gateway runs. ``tls`` None: the
+    ``make_codec``: for providers that do not take a client's G.711; without it all audio is PCM16 there. ``api_key`` is called at each connect, so that a key can change while the gateway runs. ``tls`` None: the
     system's trust. Raises ConfigError for a URL that cannot be one.
     """
 
@@ -354,7 +390,9 @@ class OpenAIRealtimeFactory:
         *,
         settings: OpenAIRealtimeSettings | None = None,
         tls: ssl.SSLContext | None = None,
+        make_codec: CodecFactory | None = None,
     ) -> None:
+        self._make_codec = make_codec
         self._settings = settings or OpenAIRealtimeSettings()
         address = Address.of(base_url, model)
         if tls is None and address.url.startswith("wss"):
@@ -369,4 +407,4 @@ class OpenAIRealtimeFactory:
         )
 
     def __call__(self, session: SessionId, config: SessionConfig) -> OpenAIRealtimeLink:
-        return OpenAIRealtimeLink(self._provider, self._settings)
+        return OpenAIRealtimeLink(self._provider, self._settings, self._make_codec)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from openline.adapters.link_openai_realtime.formats import BYTES_PER_MS
 from openline.adapters.link_openai_realtime.items import Command, Conversation
-from openline.core.model import Usage
+from openline.core.model import AudioFormat, Usage
 from openline.ports import LinkSink, ResponseStart
 from openline.types import CallId, ItemId, ResponseId
 from openline.wire import upstream
@@ -42,7 +43,8 @@ class _Output:
 
 @dataclass(slots=True)
 class _Reply:
-    """One response. ``theirs`` once the provider has named it; a cancelled one only waits for its end."""
+    """One response. ``theirs`` once the provider has named it, and with it ``format``, which it keeps; a cancelled
+    one only waits for its end."""
 
     ours: ResponseId
     is_default: bool
@@ -52,14 +54,24 @@ class _Reply:
     theirs: str = ""
     is_cancelled: bool = False
     retries: int = 0
+    format: AudioFormat = "pcm"
     outputs: dict[int, _Output] = field(default_factory=dict)
 
 
 class Replies:
-    """``later`` calls back after seconds; ``dropped`` counts events that belonged to nothing."""
+    """``later`` calls back after seconds; ``dropped`` counts events that belonged to nothing; ``speaks`` is told the
+    format of the audio that the sink is given next, when it changes."""
 
-    def __init__(self, command: Command, later: Later, sink: LinkSink, conversation: Conversation) -> None:
+    def __init__(
+        self,
+        command: Command,
+        later: Later,
+        sink: LinkSink,
+        conversation: Conversation,
+        speaks: Callable[[AudioFormat], None],
+    ) -> None:
         self._command = command
+        self._speaks = speaks
         self._later = later
         self._sink = sink
         self._conversation = conversation
@@ -71,6 +83,9 @@ class Replies:
         """The one response that writes to the provider's conversation, cancelled ones included."""
         self._echoes = False
         """Whether this server has shown that it gives metadata back."""
+        self.format: AudioFormat = "pcm"
+        """Of responses that begin from now on and do not say theirs."""
+        self._spoken_format: AudioFormat = "pcm"
         self.dropped = 0
 
     # -- asking
@@ -174,7 +189,7 @@ class Replies:
             self._bury(theirs)
             self._command("response.cancel", response_id=theirs)
             return
-        self._bind(reply, theirs)
+        self._bind(reply, theirs, upstream.reply_format(event.response))
 
     def _asked_by(self, response: upstream.Reply) -> _Reply | None:
         """Which request of ours a response answers: by our metadata; by order where a server forgets that."""
@@ -185,9 +200,10 @@ class Replies:
             return reply
         return None if self._echoes else next(iter(self._asked.values()), None)
 
-    def _bind(self, reply: _Reply, theirs: str) -> None:
+    def _bind(self, reply: _Reply, theirs: str, told: AudioFormat | None = None) -> None:
         del self._asked[reply.ours]
         reply.theirs = theirs
+        reply.format = told or self.format
         self._live[theirs] = reply
         if reply.is_cancelled:
             self._command("response.cancel", response_id=theirs)
@@ -222,7 +238,7 @@ class Replies:
             return
         for output in reply.outputs.values():
             if output.ours is not None:
-                self._conversation.generated(output.ours, output.audio_bytes)
+                self._conversation.generated(output.ours, _made_ms(reply, output))
         if not reply.is_cancelled:
             for index, output in reply.outputs.items():
                 self._finish(reply, index, output, None)
@@ -262,9 +278,14 @@ class Replies:
         found = self._message(event.response_id, event.output_index)
         if found is not None:
             reply, output = found
-            pcm = event.delta if len(event.delta) % 2 == 0 else event.delta[:-1]
-            output.audio_bytes += len(pcm)
-            self._sink.audio_delta(reply.ours, event.output_index, pcm, 0)
+            data = event.delta
+            if reply.format == "pcm" and len(data) % 2:
+                data = data[:-1]
+            output.audio_bytes += len(data)
+            if reply.format != self._spoken_format:
+                self._spoken_format = reply.format
+                self._speaks(reply.format)
+            self._sink.audio_delta(reply.ours, event.output_index, data, 0)
 
     def text(self, event: upstream.TextDelta | upstream.TranscriptDelta) -> None:
         self._say(event.response_id, event.output_index, event.delta)
@@ -330,12 +351,16 @@ class Replies:
         for reply in self._live.values():
             for output in reply.outputs.values():
                 if output.ours == item_id:
-                    self._conversation.generated(item_id, output.audio_bytes)
+                    self._conversation.generated(item_id, _made_ms(reply, output))
 
     @property
     def is_active(self) -> bool:
         """Something was asked for and has not ended."""
         return bool(self._asked or self._live or self._waiting)
+
+
+def _made_ms(reply: _Reply, output: _Output) -> int:
+    return output.audio_bytes // BYTES_PER_MS[reply.format]
 
 
 def outcome(is_spoken: bool, outputs: list[_Output], response: upstream.Reply) -> str:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from openline.adapters.link_openai_realtime.items import BYTES_PER_MS, Conversation
+from openline.adapters.link_openai_realtime.caller import SWITCH_S, CallerAudio, Pair
+from openline.adapters.link_openai_realtime.formats import Formats
+from openline.adapters.link_openai_realtime.items import Conversation
 from openline.adapters.link_openai_realtime.replies import Replies
 from openline.adapters.link_openai_realtime.socket import (
+    FOR_NOW,
     Address,
     Closed,
     Socket,
@@ -26,7 +29,7 @@ from openline.adapters.link_openai_realtime.socket import (
     is_permanent,
 )
 from openline.adapters.link_openai_realtime.turns import Turns
-from openline.core.model import Item, SessionConfig
+from openline.core.model import AudioFormat, Item, SessionConfig
 from openline.errors import LinkError, LinkRejected, LinkUnavailable
 from openline.ports import LinkSink, ResponseStart
 from openline.types import ItemId
@@ -57,6 +60,21 @@ class Provider:
     tls: ssl.SSLContext | None = None
 
 
+class Owner(Protocol):
+    """The link that a session belongs to. ``lost`` is called at most once, never before ``open`` has returned and
+    never after ``close``."""
+
+    counts: Counter[str]
+
+    def lost(self, session: ProviderSession, error: LinkError) -> None: ...
+
+    def takes(self, session: ProviderSession) -> None:
+        """Its ``input_format`` is another one now."""
+
+    def speaks(self, session: ProviderSession, name: AudioFormat) -> None:
+        """The format of the audio that the sink is given next."""
+
+
 class Patience(Protocol):
     """Seconds; see ``OpenAIRealtimeSettings``."""
 
@@ -74,26 +92,25 @@ class Patience(Protocol):
 
 
 class ProviderSession:
-    """``lost`` is called at most once, never before ``open`` has returned and never after ``close``."""
+    """``audio`` takes what the caller says; ``turns``, ``replies`` and ``conversation`` are what becomes of it."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        sink: LinkSink,
-        lost: Callable[[ProviderSession, LinkError], None],
-        counts: Counter[str],
-    ) -> None:
+    def __init__(self, provider: Provider, sink: LinkSink, owner: Owner, formats: Formats) -> None:
         self._provider = provider
-        self._lost = lost
-        self._counts = counts
+        self._owner = owner
+        self._counts = owner.counts
         self._loop = asyncio.get_running_loop()
         self._socket: Socket | None = None
         self._is_over = False
         self._is_open = False
+        self._was_told = False
+        """Whether the provider has said why it does not open."""
         self._created: asyncio.Future[None] = self._loop.create_future()
         self._updated: asyncio.Future[None] = self._loop.create_future()
+        self._config = SessionConfig()
         self._settings: JsonObject = {}
         self._opening_id = ""
+        self._updates: deque[str] = deque()
+        """Ids of session.update that are not answered yet."""
         self._commit_ids: set[str] = set()
         self._number = 0
         self._asked_at = 0.0
@@ -102,8 +119,9 @@ class ProviderSession:
         self.confirmed = 0
         """Position of the caller's audio when the provider last said something that means anything."""
         self.conversation = Conversation(self._command, sink.conversation)
-        self.turns = Turns(self._send, self._command, sink, self.conversation)
-        self.replies = Replies(self._command, self._later, sink, self.conversation)
+        self.turns = Turns(self.send, self._command, sink, self.conversation)
+        self.audio = CallerAudio(self, self.turns, formats, owner.counts)
+        self.replies = Replies(self._command, self.later, sink, self.conversation, self._speaks)
         replies, turns = self.replies, self.turns
         # By type: the match statement would try up to twenty classes for an audio delta.
         self._handlers: dict[type, Callable[..., None]] = {
@@ -125,7 +143,7 @@ class ProviderSession:
             upstream.TranscriptionCompleted: turns.transcribed,
             upstream.TranscriptionFailed: turns.transcription_failed,
             upstream.SessionCreated: lambda event: _settle(self._created),
-            upstream.SessionUpdated: lambda event: _settle(self._updated),
+            upstream.SessionUpdated: self._session_updated,
             upstream.ErrorEvent: self._error,
             upstream.Unusable: self._unusable,
         }
@@ -148,8 +166,8 @@ class ProviderSession:
             async with asyncio.timeout(provider.handshake_s):
                 await self._created
                 waits_for = "session.updated"
-                self._settings = upstream.session_settings(config, provider.transcription)
-                self._opening_id = self._command("session.update", session=self._settings)
+                self._config = config
+                self._configure()
                 self.conversation.rehydrate(items)
                 await self._updated
         except TimeoutError:
@@ -193,14 +211,14 @@ class ProviderSession:
             self.cut()
             if self._socket is not None:
                 self._socket.abort()
-            self._lost(self, error)
+            self._owner.lost(self, error)
             return
         for future in (self._created, self._updated):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # read here, so that the one nobody awaits is not reported as forgotten
 
-    def _later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+    def later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
         return self._loop.call_later(seconds, lambda: None if self._is_over else do())
 
     # -- judging it
@@ -226,7 +244,7 @@ class ProviderSession:
             self._end(LinkUnavailable(message, cause="deaf"))
         elif not is_probed and now - heard_at > limits.probe_s and self.turns.position > self.confirmed:
             # Somebody may be talking to a server that only answers pings: ask it something.
-            self._probe = self._command("session.update", session={"type": "realtime"})
+            self._probe = self.update_session({"type": "realtime"})
             self._probed_at = now
         elif now - socket.alive_at > limits.ping_s:
             socket.ping()
@@ -238,53 +256,76 @@ class ProviderSession:
 
     # -- what goes
 
-    def _send(self, payload: bytes) -> None:
+    def send(self, payload: bytes) -> None:
         if self._socket is not None:
             self._socket.send(payload)
+
+    @property
+    def is_writable(self) -> bool:
+        return self._socket is not None and self._socket.is_writable
 
     def _command(self, kind: str, **values: object) -> str:
         self._number += 1
         event_id = f"ol_{self._number}"
-        self._send(upstream.command(kind, event_id, **values))
+        self.send(upstream.command(kind, event_id, **values))
         return event_id
 
+    def update_session(self, session: JsonObject) -> str:
+        event_id = self._command("session.update", session=session)
+        self._updates.append(event_id)
+        return event_id
+
+    def _configure(self) -> None:
+        """The first session.update: all settings, and the formats that may be asked for."""
+        self.audio.open_with(self._config)
+        self._settings = self._settings_with(self.audio.asked)
+        self._opening_id = self.update_session(self._settings)
+
+    def _settings_with(self, formats: Pair) -> JsonObject:
+        config = replace(self._config, input_format=formats[0], output_format=formats[1])
+        return upstream.session_settings(config, self._provider.transcription)
+
     def update(self, config: SessionConfig) -> None:
-        settings = upstream.session_settings(config, self._provider.transcription)
+        """Formats are changed by themselves, after the other settings."""
+        self._config = config
+        settings = self._settings_with(self.audio.asked)
         changes = upstream.changed_settings(self._settings, settings)
         self._settings = settings
         if changes:
-            self._command("session.update", session=changes)
+            self.update_session(changes)
+        self.audio.switch(config)
 
-    def append(self, pcm: bytes) -> None:
-        socket = self._socket
-        if socket is not None and socket.is_writable:
-            self.turns.sent(len(pcm) // 2)
-            socket.send(upstream.append_audio(pcm))
-        else:
-            self._counts["dropped_audio"] += 1
-            self.turns.skip(len(pcm) // 2)
+    def takes(self, formats: Pair) -> None:
+        self.replies.format = formats[1]
+        self._settings = self._settings_with(formats)
 
-    def append_again(self, pcm: bytes) -> None:
-        """Audio that an earlier socket was given: it comes all at once, and waits where the line is full."""
-        self.turns.sent(len(pcm) // 2)
-        self._send(upstream.append_audio(pcm))
+    def input_changed(self) -> None:
+        self._owner.takes(self)
 
-    def fill(self, ms: int) -> None:
-        """Silence that nobody sent."""
-        self.turns.filled(ms * BYTES_PER_MS // 2)
-        self._send(upstream.append_audio(bytes(ms * BYTES_PER_MS)))
+    def unanswered(self) -> None:
+        name = self._provider.address.name
+        message = f"{name}: no answer for {SWITCH_S:g} s to a change of formats; trying again."
+        self._end(LinkUnavailable(message, cause="no_session_updated"))
 
-    def replay(self, pcm: bytes) -> None:
-        """Audio that was counted already."""
-        self._send(upstream.append_audio(pcm))
+    def _speaks(self, name: AudioFormat) -> None:
+        self._owner.speaks(self, name)
 
-    def commit(self, item_id: ItemId, start: int, end: int) -> None:
-        self._commit_ids.add(self.turns.commit(item_id, start, end))
+    @property
+    def may_dislike_formats(self) -> bool:
+        """Whether an opening that failed may have failed for them: the provider was asked for some, and hung up
+        without a word."""
+        return not self._is_open and not self._was_told and self.audio.asked != ("pcm", "pcm")
 
     def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
         heard = self._settings["audio"]
         assert isinstance(heard, dict)
-        return self.turns.recognize(item_id, pcm, heard["input"]["turn_detection"])
+        return self.audio.recognize(item_id, pcm, heard["input"]["turn_detection"])
+
+    def commit(self, item_id: ItemId, start: int, end: int) -> None:
+        self.audio.then(lambda: self._commit_ids.add(self.turns.commit(item_id, start, end)))
+
+    def clear(self) -> None:
+        self.audio.then(self.turns.clear)
 
     def add(self, item: Item, previous: ItemId | None) -> None:
         if not self.turns.adopt(item):
@@ -299,6 +340,11 @@ class ProviderSession:
         self.replies.start(start)
 
     # -- what comes
+
+    def _session_updated(self, event: upstream.SessionUpdated) -> None:
+        event_id = self._updates.popleft() if self._updates else ""
+        self.audio.answered(event_id, upstream.formats_of(event.session), is_open=self._is_open)
+        _settle(self._updated)
 
     def _arrived(self, payload: bytes | memoryview) -> bool:
         event = upstream.decode(payload)
@@ -327,7 +373,12 @@ class ProviderSession:
         self._counts["errors"] += 1
         address = self._provider.address
         opens = not self._is_open and body.event_id in (None, self._opening_id)
-        if opens or is_permanent(body) or code == "session_expired":
+        if body.event_id is not None and body.event_id in self._updates:
+            self._updates.remove(body.event_id)
+        if self._refuses_formats(body, code, opens=opens):
+            log.debug("%s: error '%s'", address.name, code)
+        elif opens or is_permanent(body) or code == "session_expired":
+            self._was_told = True
             self._end(error_of(address, body, opening=opens))
         elif body.event_id in self._commit_ids or code == "input_audio_buffer_commit_empty":
             self._commit_ids.discard(body.event_id or "")
@@ -336,6 +387,17 @@ class ProviderSession:
             log.debug("%s: error '%s'", address.name, code)
         else:
             log.warning("%s: error '%s' (%s)", address.name, code, upstream.word(body.param))
+
+    def _refuses_formats(self, body: upstream.ErrorBody, code: str, *, opens: bool) -> bool:
+        """An error that only means formats is none: the session goes on without them."""
+        if is_permanent(body) or code in FOR_NOW or code in HARMLESS or not (opens or self._is_open):
+            return False
+        is_refusal = self.audio.refused(body.event_id, body.param or "", code, is_open=self._is_open)
+        if is_refusal and body.event_id is None:
+            self._updates.clear()  # Which of them it answers is not said.
+        if is_refusal and not self._is_open:
+            self._configure()
+        return is_refusal
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from openline.adapters.link_openai_realtime.formats import BYTES_PER_MS, samples_of
 from openline.adapters.link_openai_realtime.items import Command, Conversation
 from openline.core.audio import RATE
-from openline.core.model import Item
+from openline.core.model import AudioFormat, Item
 from openline.ports import LinkSink
 from openline.types import ItemId
 from openline.wire import upstream
@@ -20,8 +21,8 @@ from openline.wire.items import JsonObject
 
 COMMIT_MIN_SAMPLES = RATE // 10
 """A provider refuses to commit less than 100 ms (B.7)."""
-CHUNK_BYTES = 2 * RATE
-"""One second a frame when audio is given again at once."""
+CHUNK_MS = 1_000
+"""A frame when audio is given again at once."""
 TURNS_KEPT = 64
 """Turns whose text may still come."""
 
@@ -101,19 +102,23 @@ class Turns:
         self._last_end = self.position
         self._command("input_audio_buffer.clear")
 
-    def recognize(self, item_id: ItemId, pcm: bytes, detection: JsonObject | None) -> bool:
+    def recognize(
+        self, item_id: ItemId, name: AudioFormat, data: bytes, detection: JsonObject | None
+    ) -> bool:
         """Hear again what an earlier link was told: appended and committed at once, with detection off.
 
-        False while somebody speaks (it would be mixed with it) and for less than a provider may commit.
+        ``data`` in the provider's format, which is ``name``. False while somebody speaks (it would be mixed with it)
+        and for less than a provider may commit.
         """
-        samples = len(pcm) // 2
+        samples = samples_of(name, data)
         if self._open is not None or samples < COMMIT_MIN_SAMPLES:
             return False
         if detection is not None:
             self._detect(None)
         self._command("input_audio_buffer.clear")
-        for at in range(0, len(pcm), CHUNK_BYTES):
-            self._send(upstream.append_audio(pcm[at : at + CHUNK_BYTES]))
+        size = CHUNK_MS * BYTES_PER_MS[name]
+        for at in range(0, len(data), size):
+            self._send(upstream.append_audio(data[at : at + size]))
         self._offset -= samples
         self.commit(item_id, self.position, self.position)
         if detection is not None:
