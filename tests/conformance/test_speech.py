@@ -59,11 +59,12 @@ def test_scripted_recognizer_is_a_recognizer() -> None:
 
 
 @needs("httpx", "openai")
-def test_a_transcription_server_is_a_recognizer() -> None:
+@pytest.mark.parametrize("stream", ["ignored", "words", "refused"])
+def test_a_transcription_server_is_a_recognizer(stream: str) -> None:
     from openline.adapters.stt_openai_http import OpenAIRecognizer
 
     async def check() -> None:
-        async with FakeAudio("hello there", key="k") as fake:
+        async with FakeAudio("hello there", key="k", stream=stream) as fake:
             where = Endpoint(fake.url, "whisper-1", lambda: "k")
             await check_recognizer(lambda: OpenAIRecognizer(where, slots=2), pcm=HUM, text="hello there")
 
