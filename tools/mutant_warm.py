@@ -6,6 +6,7 @@ For changes inside functions that ran in tests only (``mutant_swap.py``); ``muta
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FunctionType
@@ -14,7 +15,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from tools.mutant_run import Baseline, Pool, Watcher, limit_cpu, pytest_arguments
+from tools.mutant_run import Baseline, Pool, Watcher, check_origin, limit_cpu, pytest_arguments
 from tools.mutant_swap import changed_functions, key_of, live_functions
 from tools.mutation import Mutant
 
@@ -42,6 +43,8 @@ class WarmPool(Pool):
 
     def __init__(self, root: Path, baseline: Baseline, items: Sequence[pytest.Item], jobs: int) -> None:
         super().__init__(root, baseline, (), jobs)
+        if failure := check_origin(root):
+            raise RuntimeError(failure)
         self.items = {item.nodeid: item for item in items}
         self.functions: dict[str, list[FunctionType]] = {}
         for key, function in live_functions(root / "src" / "openline"):
@@ -77,23 +80,31 @@ class Host:
 
     def __init__(self, work: Callable[[Sequence[pytest.Item]], None]) -> None:
         self.work = work
+        self.has_worked = False
+        self.error: BaseException | None = None
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         warm_up()
-        self.work(session.items)
+        try:
+            self.work(session.items)
+            self.has_worked = True
+        except (Exception, KeyboardInterrupt) as error:  # pytest would make its own of it
+            self.error = error
         return True
 
 
-def run_collected(names: Sequence[str], work: Callable[[Sequence[pytest.Item]], None]) -> None:
-    """Collect ``names`` in this process, which has openline ever after, and call ``work`` with the items.
+def run_collected(root: Path, names: Sequence[str], work: Callable[[Sequence[pytest.Item]], None]) -> None:
+    """Collect ``names`` in this process, which has openline from ``root`` ever after; call ``work`` with the items.
 
-    Raises KeyboardInterrupt as ``work`` did, RuntimeError if the tests cannot be collected.
+    Raises whatever ``work`` did, RuntimeError if the tests cannot be collected.
     """
+    sys.path.insert(0, str(root / "src"))
     arguments = [*pytest_arguments(names), "-s"]
-    code = pytest.main(arguments, plugins=[Watcher(), Host(work)])
-    if code == pytest.ExitCode.INTERRUPTED:
-        raise KeyboardInterrupt
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    host = Host(work)
+    code = pytest.main(arguments, plugins=[Watcher(), host])
+    if host.error is not None:
+        raise host.error
+    if not host.has_worked:
         raise RuntimeError(f"pytest ended with {int(code)} before any mutant was run")
 
 

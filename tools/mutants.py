@@ -5,7 +5,8 @@
     python tools/mutants.py --only responses.py    mutants whose id contains the text
     python tools/mutants.py --list                 what would be run
 
-Exits with 0 only if every mutant was killed or has a reason in tests/mutants_accepted.toml.
+Exits with 0 only if every mutant was killed or has a reason in tests/mutants_accepted.toml, with 2 if the tests fail
+without any mutant or the tool itself does: then there is no report.
 
 How it is fast: the tests are collected once, and each mutant runs in a fork of that process, where the changed
 function is given its new code (a change outside of functions, of a table or a default, runs in a fork that imports
@@ -82,7 +83,11 @@ def main() -> int:
         f"{len(mutants)} mutants; {len(kept.baseline.seconds)} tests, {total_s:.1f} s for all of them",
         flush=True,
     )
-    run_all(mutants, kept, options.jobs)
+    try:
+        run_all(mutants, kept, options.jobs)
+    except RuntimeError as error:  # no verdict is worth anything until that is put right
+        print(f"mutants: {error}")
+        return 2
     return report(mutants, kept, options)
 
 
@@ -172,7 +177,7 @@ def run_all(mutants: list[Mutant], kept: Kept, jobs: int) -> None:
             with WarmPool(ROOT, baseline, items, jobs) as pool:
                 progress.take(pool, warm)
 
-        run_collected(present_tests(), run_warm)
+        run_collected(ROOT, present_tests(), run_warm)
     save_kept(kept)
 
 

@@ -147,3 +147,68 @@ def test_a_run_names_the_survivors_and_a_better_test_kills_them(project: Path) -
     strong = run_tool(project)
     # What is left is no change at all: None for False is told apart above, so nothing may be.
     assert strong.returncode == 0, strong.stdout + strong.stderr
+
+
+FLAKY_TEST = """
+from pathlib import Path
+
+from openline.core.guard import allowed
+
+RUNS = Path(__file__).with_name("runs")
+
+
+def test_room():
+    RUNS.write_text(RUNS.read_text() + "." if RUNS.exists() else ".")
+    assert allowed(2, True) and len(RUNS.read_text()) < RUNS_MAX
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the mutation run needs fork")
+@pytest.mark.timeout(55)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_run_whose_tests_fail_without_a_mutant_gives_no_report(project: Path, runs: int) -> None:
+    """A test that fails by itself would kill every mutant: in the healthy run, or in the run before the first one."""
+    test_file = project / "tests" / "unit" / "core" / "test_guard.py"
+    test_file.write_text(FLAKY_TEST.replace("RUNS_MAX", str(runs)))
+    done = run_tool(project)
+    assert (done.returncode, (project / "report.json").exists()) == (2, False), done.stdout + done.stderr
+    expected = ["the tests fail without any mutant", "without any change a run ended 'killed'"][runs - 1]
+    assert expected in done.stdout and "test_guard.py::test_room" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the mutation run needs fork")
+@pytest.mark.timeout(55)
+def test_a_fault_of_the_tool_in_a_fork_ends_the_run_with_its_text(project: Path) -> None:
+    """Taken for the mutant's doing it would kill everything."""
+    tool = project / "tools" / "mutant_warm.py"
+    text = tool.read_text()
+    fault = 'raise LookupError("a fault of the tool")'
+    tool.write_text(text.replace("        self.exchange(mutant)\n", f"        {fault}\n"))
+    assert tool.read_text() != text
+    done = run_tool(project)
+    assert (done.returncode, (project / "report.json").exists()) == (2, False), done.stdout + done.stderr
+    assert "LookupError: a fault of the tool" in done.stdout
+
+
+VANISHING_TEST = """
+import pytest
+
+from openline.core.guard import NAMES, loud
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each(name):
+    assert loud(name) == "A"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the mutation run needs fork")
+@pytest.mark.timeout(55)
+def test_tests_that_a_changed_table_no_longer_makes_have_not_killed_it(project: Path) -> None:
+    source = 'NAMES = {"a": 1}\n\n\ndef loud(name: str) -> str:\n    return name.upper()\n'
+    (project / "src" / "openline" / "core" / "guard.py").write_text(source)
+    (project / "tests" / "unit" / "core" / "test_guard.py").write_text(VANISHING_TEST)
+    done = run_tool(project)
+    survivors = [row["id"] for row in json.loads((project / "report.json").read_text())["survivors"]]
+    assert "core/guard.py::<module>::table cell::'a': 1 removed" in survivors, done.stdout
+    assert not any("loud" in survivor for survivor in survivors)
