@@ -15,7 +15,7 @@ from openline.core.facts import Fact
 from openline.core.model import Item, Limits, Part, Problem, ResponseRequest, SessionConfig, ToolSpec
 from openline.core.session import Step
 from openline.errors import ToolError
-from openline.ports import Segment
+from openline.ports import ReasoningDelta, Segment
 from openline.runtime.driver import SessionDriver
 from openline.runtime.gateway import Gateway, GatewaySettings
 from openline.testing.link_scripted import ScriptedLink, ScriptedLinkFactory
@@ -72,6 +72,9 @@ class Caller:
         self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool
     ) -> None:
         self.told.append(("call_delta", arguments))
+
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        self.told.append(("reasoning", delta.text))
 
     def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
         self.told.append(("partial", text))

@@ -383,6 +383,26 @@ class RefusalDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of what the model thinks, for people: of ``part`` of a summary (``is_summary``), or of the thoughts
+    themselves. ``text`` "": reasoning item ``id`` begins. One that never has its ReasoningDone was given up."""
+
+    id: str
+    part: int
+    text: str
+    is_summary: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDone:
+    """The whole reasoning item as JSON text (``wire.reasoning``), told before what it led to. A model is given it
+    back in front of that (``Item.reasoning``), and leaves out what it cannot read."""
+
+    id: str
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of a call's JSON arguments; ``index`` tells parallel calls apart."""
 
@@ -407,7 +427,9 @@ class ModelDone:
     """completed | max_output_tokens | content_filter."""
 
 
-ModelEvent = TextDelta | RefusalDelta | ToolCallDelta | ToolCallDone | ModelDone
+ModelEvent = (
+    TextDelta | RefusalDelta | ReasoningDelta | ReasoningDone | ToolCallDelta | ToolCallDone | ModelDone
+)
 
 
 class LanguageModel(Protocol):
@@ -466,9 +488,19 @@ class LinkSink(Protocol):
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None: ...
 
     # -- the model's side
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        """What the model thinks, while it does; nothing durable, and never spoken."""
+        return
+
     def message_started(
-        self, response: ResponseId, output_index: int, *, is_refusal: bool = False
-    ) -> None: ...
+        self,
+        response: ResponseId,
+        output_index: int,
+        *,
+        is_refusal: bool = False,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        """``reasoning``: the finished reasoning items that led to it; kept with it."""
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
 
@@ -477,7 +509,15 @@ class LinkSink(Protocol):
 
     def message_finished(self, response: ResponseId, output_index: int) -> None: ...
 
-    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None: ...
+    def call_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        call_id: CallId,
+        name: str,
+        *,
+        reasoning: tuple[str, ...] = (),
+    ) -> None: ...
 
     def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
 
@@ -671,6 +711,8 @@ class Client(Protocol):
     def call_delta(
         self, response: ResponseId, item: ItemId, index: int, call_id: CallId, arguments: str, ours: bool
     ) -> None: ...
+
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None: ...
 
     def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None: ...
 

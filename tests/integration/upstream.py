@@ -61,11 +61,13 @@ class Caller(RecordingSink):
         assert self.link is not None
         self.link.add_item(item, ItemId(previous) if previous else None)
 
-    def message_started(self, response: ResponseId, output_index: int) -> None:
-        super().message_started(response, output_index)
+    def message_started(self, response: ResponseId, output_index: int, **more: Any) -> None:
+        super().message_started(response, output_index, **more)
         self._name(response, output_index)
 
-    def call_started(self, response: ResponseId, output_index: int, call_id: Any, name: str) -> None:
+    def call_started(
+        self, response: ResponseId, output_index: int, call_id: Any, name: str, **more: Any
+    ) -> None:
         self.events.append(("call_started", response, output_index, call_id, name))
         self._name(response, output_index)
 

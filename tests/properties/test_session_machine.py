@@ -330,7 +330,8 @@ class Life:
     def message_started(self) -> i.Input:
         response_id = self.response_id()
         index = self.dice.randint(0, 2)
-        return i.MessageStarted(self.link_epoch(), response_id, index, is_refusal=index == 2)
+        thoughts = ('{"id":"rs_1"}',) if index else ()
+        return i.MessageStarted(self.link_epoch(), response_id, index, index == 2, thoughts)
 
     def progressed(self) -> i.Input:
         response_id = self.response_id()

@@ -14,6 +14,8 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
+    ReasoningDelta,
+    ReasoningDone,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -27,6 +29,8 @@ from openline.wire.responses_client import (
     Failed,
     Refusal,
     Text,
+    Thought,
+    ThoughtEnd,
     is_permanent,
     remedy,
 )
@@ -92,8 +96,12 @@ def asked_of(
     )
 
 
-def event_of(piece: Text | Refusal | CallPiece | CallEnd | End) -> ModelEvent:
+def event_of(piece: Text | Refusal | Thought | ThoughtEnd | CallPiece | CallEnd | End) -> ModelEvent:
     match piece:
+        case Thought(name, part, text, is_summary):
+            return ReasoningDelta(name, part, text, is_summary)
+        case ThoughtEnd(name, item):
+            return ReasoningDone(name, item)
         case Text(text):
             return TextDelta(text)
         case Refusal(text):

@@ -56,8 +56,22 @@ class HttpModel:
 
     async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Stream one reply. Raises LinkRejected, LinkUnavailable. ``aclose`` closes the connection at once."""
+        reasons = self._api == "responses" and any(item.reasoning for item in request.items)
+        try:
+            async with aclosing(self._once(request, reasons=reasons)) as events:
+                async for event in events:
+                    yield event
+        except LinkRejected as error:
+            if not reasons or error.cause != wire.UNREADABLE:
+                raise
+            # Refused before its first event: it is asked again without what it cannot read.
+            async with aclosing(self._once(request, reasons=False)) as events:
+                async for event in events:
+                    yield event
+
+    async def _once(self, request: ModelRequest, *, reasons: bool) -> AsyncGenerator[ModelEvent, None]:
         reader = wire.Reader() if self._api == "responses" else ChatReader(request.response_id)
-        async with aclosing(self._events(request)) as events:
+        async with aclosing(self._events(self._body(request, reasons=reasons))) as events:
             async for event in events:
                 for piece in reader.feed(event) if event else _finish(reader):
                     if isinstance(piece, wire.Failed):
@@ -66,14 +80,14 @@ class HttpModel:
         if not reader.is_over:
             raise LinkUnavailable(f"{self._endpoint.label}: the reply broke off before its end.")
 
-    async def _events(self, request: ModelRequest) -> AsyncGenerator[JsonObject, None]:
+    async def _events(self, body: JsonObject) -> AsyncGenerator[JsonObject, None]:
         """Every event's JSON; at the end of the stream an empty object."""
         client, endpoint = self._client, self._endpoint
         if client is None:
             raise LinkUnavailable(f"{endpoint.label}: the model was not started.")
         path = "responses" if self._api == "responses" else "chat/completions"
         headers = {**endpoint.headers(), "Content-Type": "application/json", "Accept": "text/event-stream"}
-        content = wire.encode(self._body(request))
+        content = wire.encode(body)
         try:
             async with client.stream("POST", endpoint.at(path), content=content, headers=headers) as response:
                 await self._check(response, path)
@@ -88,11 +102,11 @@ class HttpModel:
                 f"{endpoint.label}: the request failed ({type(error).__name__}).", hint="Is it running?"
             ) from None
 
-    def _body(self, request: ModelRequest) -> JsonObject:
-        asked, known = asked_of(request, self._endpoint), wire.entries(request.items)
+    def _body(self, request: ModelRequest, *, reasons: bool) -> JsonObject:
+        asked, known = asked_of(request, self._endpoint), wire.entries(request.items, reasoning=reasons)
         if self._api == "chat":
             return chat_body(asked, known)
-        return wire.body(asked, [*known, *wire.pending_outputs(known)], None, {"stream": True})
+        return wire.body(asked, [*wire.readable(known), *wire.pending_outputs(known)], None, {"stream": True})
 
     async def _check(self, response: httpx.Response, path: str) -> None:
         if response.status_code != 200:

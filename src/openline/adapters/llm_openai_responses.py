@@ -17,7 +17,7 @@ import asyncio
 import logging
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -393,13 +393,18 @@ class _Memory:
 
 @dataclass(slots=True)
 class _Turn:
-    """One generation while it runs: what goes out, and what has come."""
+    """One generation while it runs: what goes out, and what has come. ``reasons``: with the reasoning that the
+    conversation has, until the provider says that it cannot read it."""
 
     request: ModelRequest
     known: list[JsonObject]
     memory: _Memory
     reader: wire.Reader = field(default_factory=wire.Reader)
     warms: bool = False
+    reasons: bool = True
+
+    def sent(self, entries: Sequence[JsonObject]) -> list[JsonObject]:
+        return wire.readable(entries) if self.reasons else wire.without_reasoning(entries)
 
 
 class ResponsesModel:
@@ -449,7 +454,9 @@ class ResponsesModel:
         pool = self._pool
         if pool is None:
             raise LinkUnavailable(f"{self._endpoint.label}: the model was not started.")
-        turn = _Turn(request, wire.entries(request.items), self._memory(request.session), warms=warms)
+        turn = _Turn(
+            request, wire.entries(request.items, reasoning=True), self._memory(request.session), warms=warms
+        )
         for attempt in range(1, TRIES + 1):
             turn.reader = wire.Reader()
             try:
@@ -490,7 +497,7 @@ class ResponsesModel:
         except _Refused as refusal:
             is_whole = True  # The provider is done with it: an error frame is an end.
             self._settle_refusal(pool, lane, refusal.failed, chain)
-            raise self._verdict(refusal.failed, chain) from None
+            raise self._verdict(refusal.failed, chain, turn) from None
         finally:
             if not is_whole:
                 # A store keeps the chain whatever becomes of this try; else it is gone with its lane.
@@ -516,11 +523,11 @@ class ResponsesModel:
             more["generate"] = False
         pending = wire.pending_outputs(turn.known)
         if chain is not None and new is not None:
-            body = wire.body(asked, [*new, *pending], chain.response_id, more)
+            body = wire.body(asked, [*turn.sent(new), *pending], chain.response_id, more)
             pool.statistics.continued += 1
         else:
             whole = wire.with_reasoning(turn.known, turn.memory.reasoning)
-            body = wire.body(asked, [*whole, *pending], None, more)
+            body = wire.body(asked, [*turn.sent(whole), *pending], None, more)
             pool.statistics.whole += 1
         lane.newest = ""
         payload = wire.encode(body)
@@ -567,8 +574,12 @@ class ResponsesModel:
             pool.statistics.not_found += 1
         pool.freed(lane)
 
-    def _verdict(self, failed: wire.Failed, chain: wire.Chain | None) -> Exception:
+    def _verdict(self, failed: wire.Failed, chain: wire.Chain | None, turn: _Turn) -> Exception:
         error = error_of(failed, self._endpoint)
+        if failed.code == wire.UNREADABLE and turn.reasons:
+            turn.reasons = False
+            turn.memory.reasoning.clear()
+            return _Again(error)
         if failed.code == wire.LIMIT_REACHED or (failed.code == wire.NOT_FOUND and chain is not None):
             return _Again(error)
         return error

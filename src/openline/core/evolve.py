@@ -395,7 +395,8 @@ def _output_item_done(state: State, fact: f.OutputItemDone, now: Now) -> None:
 def _as_shown(item: Item, shown_end: int | None) -> Item:
     if shown_end is None or not item.content:
         return item
-    return replace(item, content=(replace(item.content[0], text=item.text[:shown_end]),))
+    first, *rest = item.content
+    return replace(item, content=(replace(first, text=item.text[:shown_end]), *rest))
 
 
 def _response_generated(state: State, fact: f.ResponseGenerated, now: Now) -> None:

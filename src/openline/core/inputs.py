@@ -254,12 +254,14 @@ class ReplyPrepared:
 
 @dataclass(frozen=True, slots=True)
 class MessageStarted:
-    """``is_refusal``: the model declines. It counts where text is shown; what is spoken is speech either way."""
+    """``is_refusal``: the model declines. It counts where text is shown; what is spoken is speech either way.
+    ``reasoning``: what it thought before (``Item.reasoning``)."""
 
     link_epoch: int
     response_id: ResponseId
     output_index: int
     is_refusal: bool = False
+    reasoning: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,7 @@ class CallStarted:
     output_index: int
     call_id: CallId
     name: str
+    reasoning: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

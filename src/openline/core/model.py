@@ -11,7 +11,9 @@ from typing import Literal
 
 from openline.types import Author, ItemId, ResponseId, TurnId
 
-PartType = Literal["input_text", "input_audio", "input_image", "output_text", "output_audio", "refusal"]
+PartType = Literal[
+    "input_text", "input_audio", "input_image", "output_text", "output_audio", "refusal", "reasoning"
+]
 ItemType = Literal["message", "function_call", "function_call_output", "mcp_call"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Modality = Literal["audio", "text"]
@@ -53,7 +55,8 @@ class Part:
     """One content part. ``text`` is the text, or the transcript of an audio part (None: not known yet).
 
     An ``input_image`` part carries its data URL in ``image_url``. Audio bytes are never here. A ``refusal`` is text
-    by which the model declined; one that was spoken is an audio part like any other.
+    by which the model declined; one that was spoken is an audio part like any other. ``reasoning`` parts come last:
+    what the model thought before this item, as JSON text (``wire.reasoning``), which nobody says or is shown as text.
     """
 
     type: PartType
@@ -91,7 +94,12 @@ class Item:
     @property
     def text(self) -> str:
         """All text and transcript of the content, parts joined by a blank."""
-        return " ".join(part.text for part in self.content if part.text)
+        return " ".join(part.text for part in self.content if part.text and part.type != "reasoning")
+
+    @property
+    def reasoning(self) -> tuple[str, ...]:
+        """What the model thought before it, oldest first: JSON texts of reasoning items."""
+        return tuple(part.text for part in self.content if part.text and part.type == "reasoning")
 
     @property
     def is_refusal(self) -> bool:

@@ -190,8 +190,13 @@ def message_started(draft: Draft, input_: i.MessageStarted) -> None:
         return
     shown: PartType = "refusal" if input_.is_refusal else "output_text"
     part = Part("output_audio" if response.modality == "audio" else shown, "")
-    item = _message(response, ItemId(draft.new_id("item")), (part,), "in_progress")
+    content = (part, *_reasoning(input_.reasoning))
+    item = _message(response, ItemId(draft.new_id("item")), content, "in_progress")
     _add_output(draft, response, input_.output_index, item)
+
+
+def _reasoning(thoughts: Sequence[str]) -> tuple[Part, ...]:
+    return tuple([Part("reasoning", text) for text in thoughts])
 
 
 def _message(response: Response, item_id: ItemId, content: tuple[Part, ...], status: ItemStatus) -> Item:
@@ -439,6 +444,7 @@ def call_started(draft: Draft, input_: i.CallStarted) -> None:
         "mcp_call" if is_ours else "function_call",
         "assistant",
         status="in_progress",
+        content=_reasoning(input_.reasoning),
         call_id=call_id,
         name=input_.name,
         server_label="openline" if is_ours else "",
@@ -454,6 +460,7 @@ def _call_item(draft: Draft, response: Response, output: Output, arguments: str,
         "mcp_call" if is_ours else "function_call",
         "assistant",
         status=status,
+        content=output.parts,
         call_id=output.call_id,
         name=output.name,
         arguments=arguments,

@@ -20,7 +20,8 @@ TOKENS_AN_IMAGE = 800
 
 def tokens_of(item: Item) -> int:
     """About how many tokens an item costs."""
-    texts = [part.text or "" for part in item.content]
+    # Thoughts are not counted: their JSON says nothing of what a provider makes of them.
+    texts = [part.text or "" for part in item.content if part.type != "reasoning"]
     texts += [item.name, item.arguments, item.output or item.error]
     images = sum(part.type == "input_image" for part in item.content)
     characters = sum(map(len, texts))

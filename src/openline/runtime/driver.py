@@ -28,6 +28,7 @@ from openline.ports import (
     Clock,
     CodecFactory,
     LinkFactory,
+    ReasoningDelta,
     Recorder,
     ResponseStart,
     SessionLog,
@@ -529,6 +530,10 @@ class SessionDriver:
         ours = spec is not None and spec.runner == "gateway"
         for client in self.clients.values():
             client.call_delta(response, output.item_id, output_index, CallId(output.call_id), arguments, ours)
+
+    def show_reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        for client in self.clients.values():
+            client.reasoning_delta(response, delta)
 
     # -- end
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from openline.core import inputs as i
 from openline.core.model import AudioFormat, AudioRange, Item, Problem, SessionConfig, Usage
 from openline.errors import LinkError, LinkRejected, OpenlineError, for_log
-from openline.ports import LinkFactory, ModelLink
+from openline.ports import LinkFactory, ModelLink, ReasoningDelta
 from openline.types import CallId, ItemId, ResponseId
 
 if TYPE_CHECKING:
@@ -343,8 +343,22 @@ class LinkHost:
 
     # -- the sink: the model's side
 
-    def message_started(self, response: ResponseId, output_index: int, *, is_refusal: bool = False) -> None:
-        self._offer(i.MessageStarted(self.epoch, response, output_index, is_refusal))
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        known = self._driver.session.state.responses.get(response) if not self._is_closed else None
+        if known is not None and known.phase == "active":
+            self._driver.show_reasoning_delta(response, delta)
+        else:
+            self.late += 1
+
+    def message_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        *,
+        is_refusal: bool = False,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        self._offer(i.MessageStarted(self.epoch, response, output_index, is_refusal, reasoning))
         self._name(response, output_index)
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
@@ -362,8 +376,16 @@ class LinkHost:
         if item is not None:
             self._driver.finish_audio(item)
 
-    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
-        self._offer(i.CallStarted(self.epoch, response, output_index, call_id, name))
+    def call_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        call_id: CallId,
+        name: str,
+        *,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        self._offer(i.CallStarted(self.epoch, response, output_index, call_id, name, reasoning))
         self._name(response, output_index)
 
     def _name(self, response: ResponseId, output_index: int) -> None:

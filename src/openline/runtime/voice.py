@@ -15,6 +15,8 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
+    ReasoningDelta,
+    ReasoningDone,
     RefusalDelta,
     ResponseStart,
     Synthesizer,
@@ -56,6 +58,7 @@ class Reply:
         self._cutter = Sentences()
         self._message: int | None = None
         self._refuses = False
+        self._reasoning: list[str] = []
         self._calls: dict[int, int] = {}
         self._next_index = 0
         self._done = ModelDone(Usage())
@@ -87,8 +90,8 @@ class Reply:
             for piece in self._cutter.flush():
                 await self._sentences.put(piece)
             await self._sentences.put(None)
-        elif self._message is not None:
-            self._sink.message_finished(self._response, self._message)
+        else:
+            self._end_message()
 
     async def _events(self) -> AsyncGenerator[ModelEvent, None]:
         start = self._start
@@ -122,6 +125,13 @@ class Reply:
                 await self._say(text)
             case RefusalDelta(text):
                 await self._say(text, is_refusal=not self._is_spoken)
+            case ReasoningDelta():
+                if not self._is_spoken:
+                    self._sink.reasoning_delta(self._response, event)
+            case ReasoningDone(_, item):
+                if not self._is_spoken:
+                    self._end_message()
+                    self._reasoning.append(item)
             case ToolCallDelta(index, call_id, name, arguments):
                 output = self._call_output(index, call_id, name)
                 self._sink.call_delta(self._response, output, arguments)
@@ -132,23 +142,36 @@ class Reply:
                 self._done = event
 
     async def _say(self, text: str, *, is_refusal: bool = False) -> None:
-        if self._message is not None and is_refusal != self._refuses:
-            self._sink.message_finished(self._response, self._message)
-            self._message = None
+        if is_refusal != self._refuses:
+            self._end_message()
         if self._message is None:
             self._message, self._refuses = self._take_index(), is_refusal
-            self._sink.message_started(self._response, self._message, is_refusal=is_refusal)
+            self._sink.message_started(
+                self._response, self._message, is_refusal=is_refusal, reasoning=self._take_reasoning()
+            )
         if not self._is_spoken:
             self._sink.text_delta(self._response, self._message, text)
             return
         for piece in self._cutter.push(text):
             await self._sentences.put(piece)
 
+    def _end_message(self) -> None:
+        if self._message is not None:
+            self._sink.message_finished(self._response, self._message)
+            self._message = None
+
     def _call_output(self, index: int, call_id: str, name: str) -> int:
         if index not in self._calls:
-            self._calls[index] = self._take_index()
-            self._sink.call_started(self._response, self._calls[index], CallId(call_id), name)
+            output = self._calls[index] = self._take_index()
+            reasoning = self._take_reasoning()
+            self._sink.call_started(self._response, output, CallId(call_id), name, reasoning=reasoning)
         return self._calls[index]
+
+    def _take_reasoning(self) -> tuple[str, ...]:
+        """What the model thought since the last item it began: it belongs to the next one."""
+        taken = tuple(self._reasoning)
+        self._reasoning.clear()
+        return taken
 
     def _take_index(self) -> int:
         self._next_index += 1

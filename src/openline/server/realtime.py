@@ -23,6 +23,7 @@ from openline.core import inputs as i
 from openline.core.facts import Fact
 from openline.core.model import AudioRange, Item, Problem, SessionConfig
 from openline.errors import ClientProtocolError, OpenlineError, SessionEnded
+from openline.ports import ReasoningDelta
 from openline.runtime.driver import SessionDriver
 from openline.runtime.gateway import Gateway
 from openline.server.admission import Admission
@@ -509,6 +510,9 @@ class RealtimeConnection:
         self._partial(
             frames.arguments_delta(self._ids.next(self._shown), response, item, index, own, arguments)
         )
+
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        """Realtime has no events for it."""
 
     def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
         if self.opted_in:

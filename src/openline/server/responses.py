@@ -464,7 +464,7 @@ async def read_input(api: ResponsesApi, tenant: str, response_id: str, page: Pag
     found = await StoredResponses(api.gateway, tenant).read_input(response_id)
     if found is None:
         raise _none_has_this_id()
-    return wire.input_list(*page.cut(found))
+    return wire.input_list(*page.cut(wire.input_objects(found)))
 
 
 def _none_has_this_id() -> Refusal:

@@ -23,6 +23,7 @@ from openline.core.facts import Fact
 from openline.core.model import Item, Problem, SessionConfig, Usage
 from openline.core.session import StoredStep
 from openline.errors import ClientProtocolError, LinkRejected, OpenlineError, SessionNotFound
+from openline.ports import ReasoningDelta
 from openline.runtime.driver import SessionDriver
 from openline.runtime.gateway import Gateway
 from openline.server.outbox import Outbox
@@ -215,6 +216,8 @@ class Texter:
             return
         elif isinstance(fact, f.OutputItemAdded):
             item = fact.item
+            for reasoning in item.reasoning:
+                self._put(writer.reasoning_done(reasoning), seq)
             if item.type == "message":
                 started = writer.message_started(fact.output_index, item.id, is_refusal=item.is_refusal)
                 self._put(started, seq)
@@ -253,6 +256,10 @@ class Texter:
     ) -> None:
         if self._writer is not None and response == self._current:
             self._put(self._writer.call_delta(index, arguments))
+
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        if self._writer is not None and response == self._current:
+            self._put(self._writer.reasoning(delta.id, delta.part, delta.text, is_summary=delta.is_summary))
 
     def audio_delta(self, response: ResponseId, item: ItemId, index: int, pcm: bytes) -> None: ...
 
@@ -485,16 +492,16 @@ class Page:
             raise ClientProtocolError("Expected 'limit' to be 1 to 100.", code="invalid_value", param="limit")
         return cls(20 if count is None else count, order != "asc", after or "")
 
-    def cut(self, items: Sequence[Item]) -> tuple[list[Item], bool]:
+    def cut(self, items: Sequence[dict[str, object]]) -> tuple[list[dict[str, object]], bool]:
         """The page, and whether there is more after it. Raises ClientProtocolError: nothing has the id ``after``."""
         ordered = list(reversed(items)) if self.is_newest_first else list(items)
         if self.after:
-            ids = [item.id for item in ordered]
+            ids = [item.get("id") for item in ordered]
             if self.after not in ids:
                 raise ClientProtocolError(
                     "No input item has the id 'after'.", code="invalid_value", param="after"
                 )
-            ordered = ordered[ids.index(ItemId(self.after)) + 1 :]
+            ordered = ordered[ids.index(self.after) + 1 :]
         return ordered[: self.limit], len(ordered) > self.limit
 
 
@@ -520,6 +527,7 @@ def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str) -> byt
                     max_output_tokens=request.max_output_tokens,
                     metadata=request.metadata,
                     parallel_tool_calls=request.parallel_tool_calls is not False,
+                    options=request.model_options,
                     echo=shown(request.model_options, request.text_format),
                 )
                 writer = ResponseWriter(response_id, asked, created_ms // 1000, model)

@@ -11,6 +11,8 @@ from openline.ports import (
     LanguageModel,
     ModelDone,
     ModelRequest,
+    ReasoningDelta,
+    ReasoningDone,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -19,6 +21,7 @@ from openline.ports import (
 from openline.runtime.gateway import Gateway
 from openline.server.responses_makers import Emit, Held, Running, note_failure, now_s, problem_of, send_all
 from openline.types import ItemId, ResponseId, SessionId
+from openline.wire.reasoning import part_of
 from openline.wire.responses_server import Create, ResponseWriter
 
 
@@ -90,6 +93,10 @@ class Passing:
                         made.text(text)
                     case RefusalDelta(text):
                         made.text(text, is_refusal=True)
+                    case ReasoningDelta(name, part, text, is_summary):
+                        send_all(made.emit, made.writer.reasoning(name, part, text, is_summary=is_summary))
+                    case ReasoningDone(_, item):
+                        made.reasoning(item)
                     case ToolCallDelta(index, call_id, name, arguments):
                         made.call_delta(made.call(index, call_id, name), arguments)
                     case ToolCallDone(index, call_id, name, arguments):
@@ -111,10 +118,13 @@ class _Made:
         self.items: list[Item] = []
         self.is_steered = False
         self.writer = writer
-        self._emit = emit
+        self.emit = emit
         self._calls: dict[int, int] = {}
+        self._led_to: dict[int, tuple[Part, ...]] = {}
         self._message: int | None = None
         self._refuses = False
+        self._reasoning: list[Part] = []
+        self._led_here: tuple[Part, ...] = ()
         self._text: list[str] = []
         self._next = 0
 
@@ -123,17 +133,28 @@ class _Made:
             self.message_done()
         if self._message is None:
             self._message, self._next = self._next, self._next + 1
-            self._refuses = is_refusal
+            self._refuses, self._led_here = is_refusal, self._take_reasoning()
             item_id = f"msg_{secrets.token_hex(12)}"
             started = self.writer.message_started(self._message, item_id, is_refusal=is_refusal)
-            send_all(self._emit, started)
+            send_all(self.emit, started)
         self._text.append(text)
-        send_all(self._emit, self.writer.text(self._message, text))
+        send_all(self.emit, self.writer.text(self._message, text))
+
+    def reasoning(self, item: str) -> None:
+        """It goes with the item that begins next."""
+        self.message_done()
+        self._reasoning.append(part_of(item))
+        send_all(self.emit, self.writer.reasoning_done(item))
+
+    def _take_reasoning(self) -> tuple[Part, ...]:
+        taken = tuple(self._reasoning)
+        self._reasoning.clear()
+        return taken
 
     def message_done(self) -> None:
         if self._message is not None:
             text = "".join(self._text)
-            send_all(self._emit, self.writer.message_done(self._message, text))
+            send_all(self.emit, self.writer.message_done(self._message, text))
             # In the order in which it began: a model may have called after it.
             said = self._said(text)
             self.items.insert(min(self._message, len(self.items)), said)
@@ -146,7 +167,7 @@ class _Made:
         return [*self.items, self._said(text)] if text else self.items
 
     def _said(self, text: str) -> Item:
-        content = (Part("refusal" if self._refuses else "output_text", text),)
+        content = (Part("refusal" if self._refuses else "output_text", text), *self._led_here)
         return Item(ItemId(""), "message", "assistant", "assistant", content=content)
 
     def steer(self, maker: asyncio.Task[ModelDone]) -> None:
@@ -155,16 +176,25 @@ class _Made:
             maker.cancel()
 
     def call_delta(self, at: int, arguments: str) -> None:
-        send_all(self._emit, self.writer.call_delta(at, arguments))
+        send_all(self.emit, self.writer.call_delta(at, arguments))
 
     def call(self, index: int, call_id: str, name: str) -> int:
         if index not in self._calls:
             self._calls[index], self._next = self._next, self._next + 1
+            self._led_to[self._calls[index]] = self._take_reasoning()
             item_id = f"fc_{secrets.token_hex(12)}"
-            send_all(self._emit, self.writer.call_started(self._calls[index], item_id, call_id, name))
+            send_all(self.emit, self.writer.call_started(self._calls[index], item_id, call_id, name))
         return self._calls[index]
 
     def call_done(self, at: int, call_id: str, name: str, arguments: str) -> None:
-        send_all(self._emit, self.writer.call_done(at, arguments))
-        call = Item(ItemId(""), "function_call", "assistant", call_id=call_id, name=name, arguments=arguments)
+        send_all(self.emit, self.writer.call_done(at, arguments))
+        call = Item(
+            ItemId(""),
+            "function_call",
+            "assistant",
+            content=self._led_to[at],
+            call_id=call_id,
+            name=name,
+            arguments=arguments,
+        )
         self.items.append(call)

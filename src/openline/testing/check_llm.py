@@ -18,6 +18,8 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
+    ReasoningDelta,
+    ReasoningDone,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -86,10 +88,19 @@ def check_stream(events: list[ModelEvent]) -> None:
     assert min(usage.input_tokens, usage.output_tokens) >= 0, "token counts are not negative"
     pieces: dict[int, str] = {}
     done: dict[int, str] = {}
+    thought: set[str] = set()
     for event in events:
         match event:
             case TextDelta(text) | RefusalDelta(text):
                 assert text, "a delta of text is not empty"
+            case ReasoningDelta(name):
+                assert name and name not in thought, (
+                    "a reasoning item has an id, and nothing comes after its end"
+                )
+            case ReasoningDone(name, item):
+                whole = json.loads(item)
+                assert (whole["type"], whole["id"]) == ("reasoning", name), "a reasoning item has its id"
+                thought.add(name)
             case ToolCallDelta(index, _, _, arguments):
                 assert index not in done, f"call {index}: nothing comes after its end"
                 pieces[index] = pieces.get(index, "") + arguments

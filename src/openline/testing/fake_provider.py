@@ -43,6 +43,7 @@ COMMANDS = {
     "responses fault KIND [AFTER] [CODE] [STATUS]": "the next request on /v1/responses or /v1/chat/completions",
     "responses upgrade KIND [AFTER] [CODE] [STATUS]": "the next WebSocket upgrade",
     "responses refuse [TEXT…]": "the next response is a refusal",
+    "responses reason [TEXT…]": "the next response has a reasoning item first, with this summary",
     "responses state": "requests and upgrades so far",
     "help": "this list",
 }
@@ -94,6 +95,9 @@ class FakeProviders:
                 return {"upgrade_faults": len(self.responses.upgrade_faults)}
             case "responses", "refuse":
                 self.responses.replies.append(Reply(refusal=rest or "I cannot help with that."))
+                return {"replies": len(self.responses.replies)}
+            case "responses", "reason":
+                self.responses.replies.append(Reply(summary=(rest or "They ask for something.",)))
                 return {"replies": len(self.responses.replies)}
             case "responses", "state":
                 return {"requests": len(self.responses.requests), "upgrades": self.responses.upgrades}

@@ -25,9 +25,10 @@ import json
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from openline.testing.fake_responses_parts import (
+    SEALED,
     Asked,
     Fault,
     Json,
@@ -39,6 +40,8 @@ from openline.testing.fake_responses_parts import (
     last_text,
     not_found,
     pieces_of,
+    reasoning_events,
+    reasoning_problem,
     tokens,
 )
 
@@ -64,6 +67,8 @@ class FakeProvider:
     honours_cancel: bool = True
     replies: deque[Reply] = field(default_factory=deque)
     """Taken by the next responses, in order; when there are none ``reply`` is asked."""
+    sealed: dict[str, str] = field(default_factory=dict)
+    """Encrypted content by reasoning item: what it takes back."""
     faults: deque[Fault | None] = field(default_factory=deque)
     upgrade_faults: deque[Fault | None] = field(default_factory=deque)
     requests: list[Asked] = field(default_factory=list)
@@ -106,7 +111,12 @@ class FakeProvider:
         return f"{prefix}_fake{self._count}"
 
     def next_reply(self, body: Json) -> Reply:
-        return self.replies.popleft() if self.replies else self.reply(body)
+        if not self.replies:
+            return self.reply(body)
+        planned = self.replies.popleft()
+        if planned.text or planned.refusal or planned.calls:
+            return planned
+        return replace(self.reply(body), summary=planned.summary, thoughts=planned.thoughts)
 
     def next_fault(self) -> Fault | None:
         return self.faults.popleft() if self.faults else None
@@ -146,6 +156,10 @@ class FakeProvider:
             return await _answer(writer, fault.status, str(fault.code))
         is_chat = path.endswith("completions")
         events = self._chat(body) if is_chat else _shaped(self._response(body, None, None), fault)
+        try:
+            events = _from(await anext(events), events)
+        except _Refused as refusal:
+            return await _send_json(writer, refusal.frame["status"], {"error": refusal.frame["error"]})
         if not is_chat and not body.get("stream"):
             whole = [event async for event in events][-1]
             return await _send_json(writer, 200, whole["response"])
@@ -238,6 +252,7 @@ class FakeProvider:
         if body.get("previous_response_id") and lane is not None:
             lane.cache.clear()  # Whatever fails from here on evicts the parent.
         _check_calls(known)
+        self._check_reasoning(given)
         response: Json = {
             "id": self.next_id("resp"),
             "object": "response",
@@ -255,7 +270,7 @@ class FakeProvider:
         reply = Reply() if body.get("generate") is False else self.next_reply({**body, "input": known})
         if body.get("generate") is not False:
             await self._pause(reply, body, tokens(given), tokens(before))
-            async for event in self._output(reply, output):
+            async for event in self._output(reply, output, SEALED in (body.get("include") or ())):
                 yield event
                 await asyncio.sleep(reply.pace_s)
         made = min(tokens(output), body.get("max_output_tokens") or tokens(output))
@@ -263,7 +278,7 @@ class FakeProvider:
             "input_tokens": tokens(known),
             "input_tokens_details": {"cached_tokens": tokens(before), "cache_write_tokens": 0},
             "output_tokens": made,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": tokens(reply.summary) if reply.reasons else 0},
             "total_tokens": tokens(known) + made,
         }
         is_stored = body.get("store", True) is not False
@@ -294,19 +309,29 @@ class FakeProvider:
         if reply.wait is not None:
             await reply.wait.wait()
 
-    async def _output(self, reply: Reply, output: list[Json]) -> AsyncIterator[Json]:
-        if reply.reasoning:
-            thought: Json = {"id": self.next_id("rs"), "type": "reasoning", "summary": []}
-            yield {"type": "response.output_item.added", "output_index": len(output), "item": thought}
-            thought = {**thought, "encrypted_content": reply.reasoning}
-            output.append(thought)
-            yield {"type": "response.output_item.done", "output_index": len(output) - 1, "item": thought}
+    async def _output(self, reply: Reply, output: list[Json], sealed: bool) -> AsyncIterator[Json]:
+        if reply.reasons:
+            for event in self._reasoning(reply, output, sealed):
+                yield event
         if reply.text or reply.refusal:
             for event in self._message(reply, output):
                 yield event
         for name, arguments in reply.calls:
             for event in self._call(name, arguments, output):
                 yield event
+
+    def _reasoning(self, reply: Reply, output: list[Json], sealed: bool) -> Iterator[Json]:
+        item_id = self.next_id("rs")
+        self.sealed[item_id] = reply.reasoning or f"sealed {item_id}"
+        for event in reasoning_events(reply, item_id, len(output), self.sealed[item_id] if sealed else ""):
+            yield event
+        output.append(event["item"])
+
+    def _check_reasoning(self, given: list[Json]) -> None:
+        stored = {item.get("id") for one in self.stored.values() for item in one.items}
+        problem = reasoning_problem(given, self.sealed, stored)
+        if problem is not None:
+            raise _Refused(problem)
 
     def _message(self, reply: Reply, output: list[Json]) -> Iterator[Json]:
         at, kind = len(output), "refusal" if reply.refusal else "output_text"
@@ -516,6 +541,12 @@ class _Refused(Exception):
     def __init__(self, frame: Json) -> None:
         super().__init__("refused")
         self.frame = frame
+
+
+async def _from(first: Json, rest: AsyncIterator[Json]) -> AsyncIterator[Json]:
+    yield first
+    async for event in rest:
+        yield event
 
 
 async def _shaped(events: AsyncIterator[Json], fault: Fault | None) -> AsyncIterator[Json]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Json = dict[str, Any]
+SEALED = "reasoning.encrypted_content"
+"""In ``include``: reasoning items come with their encrypted content."""
 FaultKind = Literal[
     "refuse",
     "cap",
@@ -56,15 +59,24 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the model says. ``calls``: (name, arguments JSON), all in one response. ``wait``: before the
-    first output. ``pace_s``: seconds between events. ``cut``: it ends with ``max_output_tokens``."""
+    first output. ``pace_s``: seconds between events. ``cut``: it ends with ``max_output_tokens``.
+
+    With any of ``summary`` (its parts), ``thoughts`` (their text, as open models show it) and ``reasoning`` (its
+    encrypted content, shown to who asks for that) a reasoning item comes first."""
 
     text: str = ""
     calls: tuple[tuple[str, str], ...] = ()
     refusal: str = ""
     reasoning: str = ""
+    summary: tuple[str, ...] = ()
+    thoughts: str = ""
     cut: bool = False
     wait: asyncio.Event | None = None
     pace_s: float = 0.0
+
+    @property
+    def reasons(self) -> bool:
+        return bool(self.reasoning or self.summary or self.thoughts)
 
 
 @dataclass(slots=True)
@@ -123,3 +135,47 @@ def error_frame(code: str, status: int, message: str, param: str | None = None) 
 
 def added(at: int, item: Json) -> Json:
     return {"type": "response.output_item.added", "output_index": at, "item": item}
+
+
+def reasoning_events(reply: Reply, item_id: str, at: int, sealed: str) -> Iterator[Json]:
+    """A reasoning item, from its ``added`` to its ``done``. ``sealed``: its encrypted content, "" for none."""
+    item: Json = {"id": item_id, "type": "reasoning", "summary": []}
+    here = {"output_index": at, "item_id": item_id}
+    yield added(at, item)
+    for number, text in enumerate(reply.summary):
+        place = {"summary_index": number, **here}
+        part = {"type": "summary_text", "text": text}
+        yield {"type": "response.reasoning_summary_part.added", "part": {**part, "text": ""}, **place}
+        for piece in pieces_of(text):
+            yield {"type": "response.reasoning_summary_text.delta", "delta": piece, **place}
+        yield {"type": "response.reasoning_summary_text.done", "text": text, **place}
+        yield {"type": "response.reasoning_summary_part.done", "part": part, **place}
+        item = {**item, "summary": [*item["summary"], part]}
+    if reply.thoughts:
+        for piece in pieces_of(reply.thoughts):
+            yield {"type": "response.reasoning_text.delta", "content_index": 0, "delta": piece, **here}
+        item = {**item, "content": [{"type": "reasoning_text", "text": reply.thoughts}]}
+    if sealed:
+        item = {**item, "encrypted_content": sealed}
+    yield {"type": "response.output_item.done", "output_index": at, "item": item}
+
+
+def reasoning_problem(given: list[Json], sealed: dict[str, str], stored: Container[object]) -> Json | None:
+    """Why reasoning in a request's ``input`` is refused, or None: it comes back under its own id and unchanged, or by
+    the id of something ``stored``, and in front of what it led to."""
+    for at, item in enumerate(given):
+        if item.get("type") != "reasoning":
+            continue
+        item_id, content = item.get("id", ""), item.get("encrypted_content")
+        if content is not None and content != sealed.get(item_id):
+            message = f"The encrypted content for item {item_id} could not be verified."
+            return error_frame("invalid_encrypted_content", 400, message)
+        if content is None and "content" not in item and item_id not in stored:
+            return error_frame("", 404, f"Item with id '{item_id}' not found.", "input")
+        led_to: Json = next((one for one in given[at + 1 :] if one.get("type") != "reasoning"), {})
+        if led_to.get("type") != "function_call" and led_to.get("role") != "assistant":
+            message = (
+                f"Item '{item_id}' of type 'reasoning' was provided without its required following item."
+            )
+            return error_frame("", 400, message, "input")
+    return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from openline.core.model import Usage
@@ -12,6 +13,8 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
+    ReasoningDelta,
+    ReasoningDone,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -25,6 +28,17 @@ class Say:
 
     pieces: tuple[str, ...]
     refuses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Think:
+    """A reasoning item with one part for each of ``summary``, and ``sealed`` content if there is any. ``is_lost``: it
+    is begun and never finished, as by a try that was lost."""
+
+    summary: tuple[str, ...] = ()
+    sealed: str = ""
+    id: str = "rs_scripted"
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,7 @@ class Finish:
     usage: Usage | None = None
 
 
-Script = Sequence[Say | Call | Wait | Fail | Finish]
+Script = Sequence[Say | Think | Call | Wait | Fail | Finish]
 
 
 def say(text: str, *, refuses: bool = False) -> Say:
@@ -108,6 +122,19 @@ class ScriptedModel:
         return self.scripts[number]
 
 
+def _think(step: Think) -> Iterator[ModelEvent]:
+    yield ReasoningDelta(step.id, 0, "")
+    for part, text in enumerate(step.summary):
+        yield ReasoningDelta(step.id, part, text[: len(text) // 2])
+        yield ReasoningDelta(step.id, part, text[len(text) // 2 :])
+    if step.is_lost:
+        return
+    summary = [{"type": "summary_text", "text": text} for text in step.summary]
+    item = {"type": "reasoning", "id": step.id, "summary": summary}
+    sealed = {"encrypted_content": step.sealed} if step.sealed else {}
+    yield ReasoningDone(step.id, json.dumps({**item, **sealed}))
+
+
 async def _play(script: Script, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
     """Keeps the port's rules itself: the limit on output, one ModelDone at the end."""
     room = request.max_output_tokens
@@ -121,6 +148,9 @@ async def _play(script: Script, request: ModelRequest) -> AsyncGenerator[ModelEv
                         return
                     spent += 1
                     yield RefusalDelta(piece) if refuses else TextDelta(piece)
+            case Think():
+                for event in _think(step):
+                    yield event
             case Call(name, arguments, call_id):
                 known = call_id or f"call_{request.response_id}_{calls}"
                 half = len(arguments) // 2

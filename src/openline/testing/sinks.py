@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openline.core.model import Usage
-from openline.ports import LinkSink
+from openline.ports import LinkSink, ReasoningDelta
 from openline.types import CallId, ItemId, ResponseId
 
 
@@ -14,6 +14,7 @@ class RecordingSink(LinkSink):
         self.events: list[tuple[object, ...]] = []
         self.audio: dict[ResponseId, bytearray] = {}
         self.text: dict[ResponseId, str] = {}
+        self.reasoning: list[str] = []
 
     def names(self, *, without: tuple[str, ...] = ("text_delta", "audio_delta")) -> list[object]:
         return [event[0] for event in self.events if event[0] not in without]
@@ -50,7 +51,18 @@ class RecordingSink(LinkSink):
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None:
         self.events.append(("turn_failed", item_id, reason))
 
-    def message_started(self, response: ResponseId, output_index: int, *, is_refusal: bool = False) -> None:
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        self.events.append(("reasoning_delta", response, delta.text))
+
+    def message_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        *,
+        is_refusal: bool = False,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        self.reasoning += reasoning
         self.events.append(("refusal_started" if is_refusal else "message_started", response, output_index))
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
@@ -64,7 +76,16 @@ class RecordingSink(LinkSink):
     def message_finished(self, response: ResponseId, output_index: int) -> None:
         self.events.append(("message_finished", response, output_index))
 
-    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
+    def call_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        call_id: CallId,
+        name: str,
+        *,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        self.reasoning += reasoning
         self.events.append(("call_started", response, output_index, name))
 
     def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:

@@ -199,7 +199,7 @@ def _message_object(item: Item) -> JsonObject:
         "type": "message",
         "status": item.status,
         "role": item.role,
-        "content": [part_object(part) for part in item.content],
+        "content": [part_object(part) for part in item.content if part.type != "reasoning"],
     }
 
 

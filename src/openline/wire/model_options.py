@@ -3,8 +3,9 @@
 The form is kept as JSON text in the shape of that API, ``{"type":"json_schema","name":…,"schema":…}`` or
 ``{"type":"json_object"}``; plain text is "". The gateway hands it to the model and checks nothing of what comes back:
 models with structured output keep to it by construction, others as well as they can.
-The settings (``temperature``, ``top_p``, ``reasoning``, ``text.verbosity``) are an object as JSON text, and go to
-models behind either of OpenAI's APIs; the embedded one has no use for them.
+The settings (``temperature``, ``top_p``, ``reasoning``, ``text.verbosity``, and of ``include`` the encrypted content of
+reasoning items) are an object as JSON text, and go to models behind either of OpenAI's APIs; the embedded one has no
+use for them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from openline.errors import ClientProtocolError
 from openline.wire.check import Fields, quoted
 from openline.wire.items import JsonObject
+from openline.wire.reasoning import SEALED
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _JSON: Final = '{"type":"json_object"}'
@@ -77,6 +79,8 @@ def to_options(fields: Fields) -> str:
     fields.number("top_p", 0, 1)
     fields.child("reasoning")
     found = {name: fields.json_text(name) for name in _OPTIONS if fields.get(name) is not None}
+    if SEALED in texts(fields, "include"):
+        found["include"] = f'["{SEALED}"]'
     text = fields.child("text")
     if text is not None and text.choice("verbosity", ("low", "medium", "high")) is not None:
         found["verbosity"] = text.json_text("verbosity")
@@ -85,6 +89,17 @@ def to_options(fields: Fields) -> str:
         if found
         else ""
     )
+
+
+def texts(fields: Fields, name: str) -> list[str]:
+    """The texts in a list of them; what is none is let pass, as clients send new ones before we know them."""
+    given = fields.get(name)
+    return [value for value in given if isinstance(value, str)] if isinstance(given, list) else []
+
+
+def wants_sealed(options: str) -> bool:
+    """Whether the client wants the encrypted content of reasoning items."""
+    return "include" in _object(options)
 
 
 def responses_options(options: str, text_format: str) -> JsonObject:
@@ -100,6 +115,7 @@ def chat_options(options: str, text_format: str) -> JsonObject:
     """Both as fields of a Chat Completions request: what describes a schema stands in an object of its own there,
     and of ``reasoning`` there is only the effort."""
     found: JsonObject = dict(_object(options))
+    found.pop("include", None)
     reasoning = found.pop("reasoning", None)
     if isinstance(reasoning, msgspec.Raw):
         effort = _object(bytes(reasoning).decode()).get("effort")
@@ -117,7 +133,8 @@ def _object(text: str) -> dict[str, msgspec.Raw]:
 
 def shown(options: str, text_format: str) -> tuple[tuple[str, bytes], ...]:
     """Both as a response shows them again: names of fields and their JSON."""
-    return tuple((name, _encode(value)) for name, value in responses_options(options, text_format).items())
+    found = responses_options(options, text_format)
+    return tuple((name, _encode(value)) for name, value in found.items() if name != "include")
 
 
 def told_form(text_format: str) -> str:

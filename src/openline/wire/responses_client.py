@@ -17,6 +17,7 @@ import msgspec
 from openline.core.model import Item, Part, ToolSpec, Usage
 from openline.wire.items import JsonObject
 from openline.wire.model_options import responses_options
+from openline.wire.reasoning import is_readable, reasoning_entries
 
 PENDING_OUTPUT: Final = '{"status":"pending"}'
 """What a call without a result is answered with: providers refuse a conversation that leaves one open."""
@@ -72,10 +73,15 @@ SILENCE: Final[JsonObject] = {"type": "input_text", "text": "[The user says noth
 without a turn of the user's a model goes on where it ended."""
 
 
-def entries(items: Iterable[Item]) -> list[JsonObject]:
-    """The conversation as input items, without our ids. A call that the gateway ran becomes call and output."""
+def entries(items: Iterable[Item], *, reasoning: bool = False) -> list[JsonObject]:
+    """The conversation as input items, without our ids. A call that the gateway ran becomes call and output.
+
+    ``reasoning``: with what led to an item in front of it, for a model of this API.
+    """
     found: list[JsonObject] = []
     for item in items:
+        if reasoning:
+            found += reasoning_entries(item)
         match item.type:
             case "message":
                 found.append(_message(item))
@@ -154,7 +160,13 @@ def digest(known: Iterable[JsonObject]) -> bytes:
 
 
 def chain_of(response_id: str, known: Sequence[JsonObject]) -> Chain:
-    return Chain(response_id, len(known), digest(known), frozenset(open_calls(known)))
+    """Without the reasoning: the provider has its own, and whether we were told it makes no difference."""
+    said = without_reasoning(known)
+    return Chain(response_id, len(said), digest(said), frozenset(open_calls(said)))
+
+
+def without_reasoning(known: Iterable[JsonObject]) -> list[JsonObject]:
+    return [entry for entry in known if entry["type"] != "reasoning"]
 
 
 def continuation(chain: Chain | None, known: Sequence[JsonObject]) -> list[JsonObject] | None:
@@ -163,9 +175,17 @@ def continuation(chain: Chain | None, known: Sequence[JsonObject]) -> list[JsonO
         return None
     old: list[JsonObject] = []
     new: list[JsonObject] = []
+    led_here: list[JsonObject] = []
     for entry in known:
+        if entry["type"] == "reasoning":
+            led_here.append(entry)
+            continue
         is_late = entry["type"] == "function_call_output" and entry["call_id"] in chain.open_calls
-        (new if is_late or len(old) == chain.count else old).append(entry)
+        if is_late or len(old) == chain.count:
+            new += [*led_here, entry]
+        else:
+            old.append(entry)
+        led_here.clear()
     if not new or len(old) < chain.count or digest(old) != chain.digest:
         return None
     return new
@@ -212,14 +232,20 @@ def _tool(tool: ToolSpec) -> JsonObject:
 def with_reasoning(known: Sequence[JsonObject], reasoning: dict[str, list[JsonObject]]) -> list[JsonObject]:
     """``known`` with each call's reasoning items in front of it: a model goes on thinking where it was.
 
-    ``reasoning`` is by call id. Only for a conversation that is sent whole.
+    ``reasoning`` is by call id. Only for a conversation that is sent whole. Where a call has its reasoning from the
+    conversation itself, that is it.
     """
     found: list[JsonObject] = []
     for entry in known:
-        if entry["type"] == "function_call":
+        if entry["type"] == "function_call" and not (found and found[-1]["type"] == "reasoning"):
             found += reasoning.get(str(entry["call_id"]), [])
         found.append(entry)
     return found
+
+
+def readable(known: Iterable[JsonObject]) -> list[JsonObject]:
+    """``known`` without the reasoning that a model cannot read again."""
+    return [entry for entry in known if entry["type"] != "reasoning" or is_readable(entry)]
 
 
 # ---------------------------------------------------------------------------------------- from the server
@@ -233,6 +259,24 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of reasoning item ``id``: of ``part`` of its summary, or of the thoughts. ``text`` "": it begins."""
+
+    id: str
+    part: int
+    text: str
+    is_summary: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtEnd:
+    """``item``: JSON text of the whole reasoning item."""
+
+    id: str
+    item: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +310,7 @@ class Failed:
     kind: str = ""
 
 
-Piece = Text | Refusal | CallPiece | CallEnd | End | Failed
+Piece = Text | Refusal | Thought | ThoughtEnd | CallPiece | CallEnd | End | Failed
 
 
 @dataclass(slots=True)
@@ -285,6 +329,8 @@ class Reader:
     Sloppy servers are met half-way: text or calls that only come in their ``done`` event are taken from
     there, a second ``done`` is ignored, deltas for items that were never added are counted in ``strays``.
     ``outputs`` is what the provider now holds of its own, as entries; ``reasoning`` its thoughts by call id.
+    A thought ends when what it led to begins: one of a response that was lost before that was for nothing, and
+    nothing was said (``has_output``).
     """
 
     response_id: str = ""
@@ -298,18 +344,24 @@ class Reader:
     _texts: dict[int, str] = field(default_factory=dict)
     _refusals: dict[int, str] = field(default_factory=dict)
     _thoughts: list[JsonObject] = field(default_factory=list)
+    _ended: list[Piece] = field(default_factory=list)
+    _names: dict[int, str] = field(default_factory=dict)
     _done: set[int] = field(default_factory=set)
 
     def feed(self, event: JsonObject) -> list[Piece]:
         kind = event.get("type")
         if self.is_over or not isinstance(kind, str):
             return []
-        pieces = list(self._read(kind, event))
-        for piece in pieces:
+        pieces: list[Piece] = []
+        for piece in self._read(kind, event):
             if isinstance(piece, End | Failed):
                 self.is_over = True
                 self.reason = piece.reason if isinstance(piece, End) else "failed"
-        self.has_output = self.has_output or any(not isinstance(p, End | Failed) for p in pieces)
+            if not isinstance(piece, Thought | Failed):
+                pieces += self._ended
+                self._ended.clear()
+                self.has_output = self.has_output or not isinstance(piece, End)
+            pieces.append(piece)
         return pieces
 
     def _read(self, kind: str, event: JsonObject) -> Iterable[Piece]:
@@ -321,6 +373,10 @@ class Reader:
                 return self._say(_number(event, "output_index"), _text(event, "delta"))
             case "response.refusal.delta":
                 return self._refuse(_number(event, "output_index"), _text(event, "delta"))
+            case "response.reasoning_summary_text.delta":
+                return self._think(event, "summary_index")
+            case "response.reasoning_text.delta":
+                return self._think(event, "content_index")
             case "response.function_call_arguments.delta":
                 return self._call_piece(event)
             case "response.output_item.added":
@@ -346,11 +402,25 @@ class Reader:
         self._refusals[at] = self._refusals.get(at, "") + text
         return [Refusal(text)]
 
+    def _think(self, event: JsonObject, place: str) -> list[Piece]:
+        at, text = _number(event, "output_index"), _text(event, "delta")
+        if not text:
+            return []
+        is_summary = place == "summary_index"
+        return [Thought(self._name(at, event), _number(event, place), text, is_summary)]
+
+    def _name(self, at: int, of: JsonObject) -> str:
+        """A reasoning item's id; one that its server names nowhere gets one, so that clients can tell it."""
+        given = _text(of, "item_id") or _text(of, "id")
+        return self._names.setdefault(at, given or f"rs_{self.response_id.removeprefix('resp_')}_{at}")
+
     def _item_added(self, event: JsonObject) -> list[Piece]:
         item, at = _child(event, "item"), _number(event, "output_index")
         if item.get("type") == "function_call" and at not in self._calls:
             call_id = _text(item, "call_id") or _text(item, "id")
             self._calls[at] = _Call(len(self._calls), call_id, _text(item, "name"))
+        if item.get("type") == "reasoning" and at not in self._names:
+            return [Thought(self._name(at, item), 0, "")]
         return []
 
     def _call_piece(self, event: JsonObject) -> list[Piece]:
@@ -373,10 +443,16 @@ class Reader:
                 return self._call_done(at, item)
             case "reasoning":
                 self._done.add(at)
-                kept = {key: value for key, value in item.items() if key != "status"}
-                # Without its encrypted content a provider that stores nothing cannot read it again.
-                self._thoughts += [kept] if item.get("encrypted_content") else []
+                self._thought_done(at, item)
         return []
+
+    def _thought_done(self, at: int, item: JsonObject) -> None:
+        kept = {key: value for key, value in item.items() if key != "status" and value is not None}
+        self._ended.append(
+            ThoughtEnd(self._name(at, item), encode({**kept, "id": self._name(at, item)}).decode())
+        )
+        # Without its encrypted content a provider that stores nothing cannot read it again.
+        self._thoughts += [kept] if item.get("encrypted_content") else []
 
     def _message_done(self, at: int, item: JsonObject) -> list[Piece]:
         content = item.get("content")
@@ -479,6 +555,8 @@ TERMINAL: Final = frozenset(
 )
 NOT_FOUND: Final = "previous_response_not_found"
 LIMIT_REACHED: Final = "websocket_connection_limit_reached"
+UNREADABLE: Final = "invalid_encrypted_content"
+"""It was given reasoning of another model or account, which only that one can read."""
 _PERMANENT: Final = frozenset(
     {
         "account_deactivated",
@@ -488,6 +566,7 @@ _PERMANENT: Final = frozenset(
         "credit_balance_exhausted",
         "insufficient_quota",
         "invalid_api_key",
+        "invalid_encrypted_content",
         "invalid_prompt",
         "missing_api_key",
         "model_mismatch",

@@ -8,8 +8,8 @@ response: every event in the order and with the fields that the strictest client
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import msgspec
@@ -19,7 +19,8 @@ from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire.check import MAX_ID, Fields, error
 from openline.wire.items import JsonObject, to_tool_choice, to_tools
-from openline.wire.model_options import to_options, to_text_format
+from openline.wire.model_options import to_options, to_text_format, wants_sealed
+from openline.wire.reasoning import Thinking, Told, object_of, part_of, reasoning_entries, shown, to_reasoning
 
 MAX_INPUT: Final = 10_000
 """Input items of one request; the service names no limit."""
@@ -54,6 +55,11 @@ class Create:
     streams: bool = False
     generates: bool = True
     echo: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def is_sealed(self) -> bool:
+        """Its reasoning items are shown with their encrypted content."""
+        return wants_sealed(self.options)
 
     def request(self) -> ResponseRequest:
         """As a session is asked for it."""
@@ -201,12 +207,21 @@ def _input(fields: Fields) -> tuple[Item, ...]:
     given = fields.get("input")
     if isinstance(given, str):
         return (_typed("user", (Part("input_text", fields.text("input")),)),)
-    found = [_item(entry) for entry in fields.children("input", limit=MAX_INPUT)]
-    return tuple(item for item in found if item is not None)
+    items: list[Item] = []
+    led_here: list[Part] = []
+    for entry in fields.children("input", limit=MAX_INPUT):
+        if entry.get("type") == "reasoning":
+            led_here.append(part_of(to_reasoning(entry)))
+            continue
+        item = _item(entry)
+        # What led to nothing of the model's own is left out: no model takes it.
+        own = led_here if item.author == "assistant" else []
+        items.append(replace(item, content=(*item.content, *own)) if own else item)
+        led_here = []
+    return tuple(items)
 
 
-def _item(fields: Fields) -> Item | None:
-    """None: a reasoning item, which only the model that made it can read."""
+def _item(fields: Fields) -> Item:
     kind = fields.get("type")
     if kind is None and "role" in fields:
         return _message(fields)
@@ -222,11 +237,9 @@ def _item(fields: Fields) -> Item | None:
                 name=fields.required_text("name", limit=MAX_ID),
                 arguments=fields.required_text("arguments"),
             )
-        case "function_call_output":
+        case _:
             call_id = fields.required_text("call_id", limit=MAX_ID)
             return Item(ItemId(""), "function_call_output", "tool", call_id=call_id, output=_output(fields))
-        case _:
-            return None
 
 
 def _output(fields: Fields) -> str:
@@ -279,6 +292,7 @@ Event = tuple[str, bytes]
 @dataclass(slots=True)
 class _Output:
     item_id: str
+    index: int
     call_id: str = ""
     name: str = ""
     text: str = ""
@@ -321,7 +335,8 @@ def text_part(text: str) -> JsonObject:
 class ResponseWriter:
     """One response. Methods are called in the order in which things happen and return the events to send.
 
-    Output indexes are the caller's and must count from 0. ``created_at``: Unix seconds.
+    ``index`` is the caller's name for an output, any number once; on the wire outputs are numbered as they begin,
+    reasoning items among them. ``created_at``: Unix seconds.
     """
 
     response_id: str
@@ -329,6 +344,7 @@ class ResponseWriter:
     created_at: int
     model: str = ""
     _outputs: dict[int, _Output] = field(default_factory=dict)
+    _thinking: dict[str, Thinking] = field(default_factory=dict)
     _sequence: int = 0
 
     def created(self) -> list[Event]:
@@ -337,10 +353,12 @@ class ResponseWriter:
 
     def message_started(self, index: int, item_id: str, *, is_refusal: bool = False) -> list[Event]:
         """``is_refusal``: its one part is a refusal, and so are its text's events; clients leave it out of the text."""
-        output = self._outputs[index] = _Output(item_id, is_refusal=is_refusal)
+        events = self._give_up()
+        output = self._outputs[index] = _Output(item_id, self._count, is_refusal=is_refusal)
         place = self._place(index)
         return [
-            self._event("response.output_item.added", output_index=index, item=output.item()),
+            *events,
+            self._event("response.output_item.added", output_index=output.index, item=output.item()),
             self._event("response.content_part.added", **place, content_index=0, part=output.part("")),
         ]
 
@@ -361,12 +379,16 @@ class ResponseWriter:
         return [
             self._event(f"response.{kind}.done", **place, content_index=0, **whole),
             self._event("response.content_part.done", **place, content_index=0, part=output.part(text)),
-            self._event("response.output_item.done", output_index=index, item=output.item()),
+            self._event("response.output_item.done", output_index=output.index, item=output.item()),
         ]
 
     def call_started(self, index: int, item_id: str, call_id: str, name: str) -> list[Event]:
-        output = self._outputs[index] = _Output(item_id, call_id, name)
-        return [self._event("response.output_item.added", output_index=index, item=output.item())]
+        events = self._give_up()
+        output = self._outputs[index] = _Output(item_id, self._count, call_id, name)
+        return [
+            *events,
+            self._event("response.output_item.added", output_index=output.index, item=output.item()),
+        ]
 
     def call_delta(self, index: int, delta: str) -> list[Event]:
         return [
@@ -379,18 +401,54 @@ class ResponseWriter:
         told: JsonObject = {**self._place(index), "name": output.name, "arguments": arguments}
         return [
             self._event("response.function_call_arguments.done", **told),
-            self._event("response.output_item.done", output_index=index, item=output.item()),
+            self._event("response.output_item.done", output_index=output.index, item=output.item()),
         ]
+
+    def reasoning(self, reasoning_id: str, part: int, text: str, *, is_summary: bool) -> list[Event]:
+        """A piece of a reasoning item, which begins with its first."""
+        thinking, events = self._think(reasoning_id)
+        told = thinking.text(part, text, is_summary=is_summary) if text else []
+        return [*events, *self._tell(thinking, told)]
+
+    def reasoning_done(self, reasoning: str) -> list[Event]:
+        """``reasoning``: JSON text of the whole item. Before what it led to."""
+        whole = object_of(reasoning)
+        thinking, events = self._think(str(whole.get("id", "")))
+        return [*events, *self._tell(thinking, thinking.done(whole)), self._end(thinking)]
+
+    def _think(self, reasoning_id: str) -> tuple[Thinking, list[Event]]:
+        known = self._thinking.get(reasoning_id)
+        if known is not None:
+            return known, []
+        thinking = self._thinking[reasoning_id] = Thinking(reasoning_id, self._count)
+        item = thinking.item(sealed=False)
+        return thinking, [self._event("response.output_item.added", output_index=thinking.index, item=item)]
+
+    def _tell(self, thinking: Thinking, told: Sequence[Told]) -> list[Event]:
+        place: JsonObject = {"item_id": thinking.item_id, "output_index": thinking.index}
+        return [self._event(f"response.{kind}", **place, **values) for kind, values in told]
+
+    def _end(self, thinking: Thinking) -> Event:
+        item = thinking.item(sealed=self.asked.is_sealed)
+        return self._event("response.output_item.done", output_index=thinking.index, item=item)
+
+    def _give_up(self) -> list[Event]:
+        """What was thought and is not finished when the model speaks was for a try that was lost."""
+        events: list[Event] = []
+        for thinking in self._thinking.values():
+            if thinking.status == "in_progress":
+                events += [*self._tell(thinking, thinking.cut()), self._end(thinking)]
+        return events
 
     def calls(self) -> list[tuple[str, str]]:
         """Id and name of each whole call: what the client is to answer."""
-        outputs = (output for _, output in sorted(self._outputs.items()))
+        outputs = self._outputs.values()
         return [(one.call_id, one.name) for one in outputs if one.name and one.status == "completed"]
 
     def finish_open(self) -> list[Event]:
         """What was cut in the middle: each open item ends as incomplete."""
-        events: list[Event] = []
-        for index, output in sorted(self._outputs.items()):
+        events = self._give_up()
+        for index, output in self._outputs.items():
             if output.status == "in_progress":
                 done = self.call_done if output.name else self.message_done
                 events += done(index, output.text, "incomplete")
@@ -426,7 +484,7 @@ class ResponseWriter:
             "max_output_tokens": asked.max_output_tokens,
             "metadata": dict(asked.metadata),
             "model": self.model or asked.model,
-            "output": [output.item() for _, output in sorted(self._outputs.items())],
+            "output": self._output(),
             "parallel_tool_calls": asked.parallel_tool_calls,
             "previous_response_id": asked.previous,
             "store": asked.stores,
@@ -436,8 +494,19 @@ class ResponseWriter:
             **{name: msgspec.Raw(value) for name, value in asked.echo},
         }
 
+    @property
+    def _count(self) -> int:
+        return len(self._outputs) + len(self._thinking)
+
+    def _output(self) -> list[JsonObject]:
+        shown = {output.index: output.item() for output in self._outputs.values()}
+        sealed = self.asked.is_sealed
+        shown |= {thinking.index: thinking.item(sealed=sealed) for thinking in self._thinking.values()}
+        return [item for _, item in sorted(shown.items())]
+
     def _place(self, index: int) -> JsonObject:
-        return {"item_id": self._outputs[index].item_id, "output_index": index}
+        output = self._outputs[index]
+        return {"item_id": output.item_id, "output_index": output.index}
 
     def _event(self, kind: str, **values: object) -> Event:
         shown: JsonObject = {"type": kind, "sequence_number": self._sequence, **values}
@@ -474,6 +543,8 @@ def encode(values: JsonObject) -> bytes:
 def output_items(output: Sequence[Item], writer: ResponseWriter) -> None:
     """Fill ``writer`` with a stored response's finished output, for a response object read back."""
     for index, item in enumerate(output):
+        for reasoning in item.reasoning:
+            writer.reasoning_done(reasoning)
         if item.type == "message":
             writer.message_started(index, item.id, is_refusal=item.is_refusal)
             writer.message_done(index, item.text, item.status)
@@ -496,10 +567,18 @@ def error_frame(problem: Problem, status: int = 400, stream_id: str = "") -> byt
     return _encode(frame)
 
 
-def input_list(items: Sequence[Item], has_more: bool) -> bytes:
+def input_objects(items: Iterable[Item]) -> list[JsonObject]:
+    """Items of a stored request as this API shows them, each behind the reasoning that led to it."""
+    found: list[JsonObject] = []
+    for item in items:
+        found += [shown(entry, sealed=False) for entry in reasoning_entries(item)]
+        found.append(input_object(item))
+    return found
+
+
+def input_list(data: Sequence[JsonObject], has_more: bool) -> bytes:
     """``GET …/input_items``: one page of a stored request's input."""
-    data = [input_object(item) for item in items]
-    first, last = (items[0].id, items[-1].id) if items else (None, None)
+    first, last = (data[0].get("id"), data[-1].get("id")) if data else (None, None)
     page: JsonObject = {"object": "list", "data": data, "first_id": first, "last_id": last}
     return _encode({**page, "has_more": has_more})
 
@@ -513,7 +592,7 @@ def input_object(item: Item) -> JsonObject:
                 "type": "message",
                 "role": item.role,
                 "status": item.status,
-                "content": [_input_part(item, part) for part in item.content],
+                "content": [_input_part(item, part) for part in item.content if part.type != "reasoning"],
             }
         case "function_call_output":
             return {"id": item.id, "type": item.type, "call_id": item.call_id, "output": item.output,

@@ -153,7 +153,7 @@ def _part(part: Part) -> JsonObject | None:
     if part.type == "input_image":
         image: JsonObject = {"type": part.type, "image_url": part.image_url}
         return {**image, "detail": part.detail} if part.detail else image
-    if not part.text:
+    if not part.text or part.type == "reasoning":
         return None
     kind = "output_text" if part.type in ("output_text", "output_audio", "refusal") else "input_text"
     return {"type": kind, "text": part.text}

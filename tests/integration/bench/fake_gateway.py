@@ -126,7 +126,7 @@ class FakeSession(LinkSink):
     def buffered_ms(self) -> int:
         return 0
 
-    def message_started(self, response: ResponseId, output_index: int) -> None: ...
+    def message_started(self, response: ResponseId, output_index: int, **more: Any) -> None: ...
 
     def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
         self.text += text
@@ -138,7 +138,9 @@ class FakeSession(LinkSink):
     def message_finished(self, response: ResponseId, output_index: int) -> None:
         self.done({"id": f"m_{response}", "content": [{"transcript": self.text}]})
 
-    def call_started(self, response: ResponseId, output_index: int, call_id: CallId, name: str) -> None:
+    def call_started(
+        self, response: ResponseId, output_index: int, call_id: CallId, name: str, **more: Any
+    ) -> None:
         self.call_id = call_id
 
     def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None: ...

@@ -55,6 +55,23 @@ def test_a_refusal_is_a_part_where_text_is_shown_and_speech_where_it_is_spoken(
     assert call.session.state.entries[item.id].item == item
 
 
+def test_what_led_to_an_item_is_begun_and_ended_with_it_also_where_it_is_cut() -> None:
+    call = live_call(SessionConfig(modality="text", tools=WITH_TOOLS.tools))
+    speak(call, "how many")
+    response, epoch = active_id(call), call.session.state.link.epoch
+    call.give(i.MessageStarted(epoch, response, 0, reasoning=("{1}", "{2}")))
+    call.give(i.CallStarted(epoch, response, 1, CallId("call_1"), "screen", ("{3}",)))
+    call.give(i.CallFinished(epoch, response, 1, "{}"))
+    step = call.give(i.CancelResponse(conn=CONN))
+    done = step.facts[-1]
+    assert isinstance(done, f.ResponseDone)
+    assert [(item.type, item.reasoning) for item in done.output] == [
+        ("function_call", ("{3}",)),
+        ("message", ("{1}", "{2}")),
+    ]
+    assert all(call.session.state.entries[item.id].item.reasoning == item.reasoning for item in done.output)
+
+
 # ------------------------------------------------------------------------------------------- being prepared
 
 

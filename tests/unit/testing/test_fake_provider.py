@@ -47,7 +47,12 @@ def test_a_test_without_a_loop_commands_both() -> None:
         assert fake.command("responses refuse Not that.") == {"replies": 1}
         with urllib.request.urlopen(asked) as answer:
             assert json.load(answer)["output"][0]["content"] == [{"type": "refusal", "refusal": "Not that."}]
-        assert fake.command("responses state")["requests"] == 3
+        assert fake.command("responses reason They greet.") == {"replies": 1}
+        with urllib.request.urlopen(asked) as answer:
+            thought, said = json.load(answer)["output"]
+        assert thought["summary"] == [{"type": "summary_text", "text": "They greet."}]
+        assert said["content"][0]["text"] == "You said: hi"
+        assert fake.command("responses state")["requests"] == 4
         assert fake.call(lambda providers: providers.realtime.port) > 0
         assert set(fake.command("help")) == set(COMMANDS)
 

@@ -14,7 +14,8 @@ from openline.types import ItemId
 from openline.wire import responses_client
 from openline.wire.chat_client import chat_body
 from openline.wire.check import Fields
-from openline.wire.model_options import shown, to_options, to_text_format, told_form
+from openline.wire.model_options import shown, to_options, to_text_format, told_form, wants_sealed
+from openline.wire.reasoning import SEALED
 from openline.wire.responses_client import Asked
 
 SCHEMA = {"type": "object", "properties": {"part": {"type": "string"}}, "required": ["part"]}
@@ -103,6 +104,17 @@ def test_settings_go_to_each_api_under_its_own_names() -> None:
     assert (chat["temperature"], chat["top_p"], chat["verbosity"]) == (0.2, 1, "low")
     assert chat["reasoning_effort"] == "low" and "reasoning" not in chat
     assert "reasoning_effort" not in chat_body(Asked("m", "", options=options(reasoning={})), known)
+
+
+def test_of_what_is_to_be_included_the_sealed_thoughts_are_asked_of_the_model() -> None:
+    given = options(include=["message.output_text.logprobs", SEALED, 7])
+    assert wants_sealed(given) and not wants_sealed(options(include=["other"])) and not wants_sealed("")
+    assert options(include="text") == options(include=None) == ""
+    known = responses_client.entries([USER])
+    body = json.loads(responses_client.encode(responses_client.body(Asked("m", "", options=given), known)))
+    assert body["include"] == [SEALED]
+    assert "include" not in chat_body(Asked("m", "", options=given), known)
+    assert shown(given, "") == (), "a response does not show it again"
 
 
 def test_without_settings_none_are_sent() -> None:

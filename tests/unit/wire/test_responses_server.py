@@ -351,7 +351,7 @@ def test_an_input_item_is_shown_as_it_was_given() -> None:
         Item(ItemId("i3"), "function_call", "assistant", call_id="c", name="n", arguments="{}"),
         Item(ItemId("i4"), "function_call_output", "tool", call_id="c", output="12"),
     ]
-    page = json.loads(wire.input_list(items, True))
+    page = json.loads(wire.input_list(wire.input_objects(items), True))
     ResponseItemList.model_validate(page)
     assert (page["first_id"], page["last_id"], page["has_more"]) == ("i1", "i4", True)
     assert page["data"][0]["content"] == [

@@ -146,6 +146,10 @@ def message(role: Any, *parts: Part) -> Item:
         (message("assistant", Part("output_text", "ho")), [{"type": "output_text", "text": "ho"}]),
         (message("assistant", Part("refusal", "no")), [{"type": "output_text", "text": "no"}]),
         (
+            message("assistant", Part("output_text", "ho"), Part("reasoning", "{}")),
+            [{"type": "output_text", "text": "ho"}],
+        ),
+        (
             message("user", Part("input_image", image_url="data:image/png;base64,x", detail="low")),
             [{"type": "input_image", "image_url": "data:image/png;base64,x", "detail": "low"}],
         ),
