@@ -36,11 +36,9 @@ OUR_FAULT = 70
 MEMORY_BYTES_MAX = 4 << 30
 """A mutant may loop and fill memory; a healthy run takes under 200 MB, plus what address space is reserved."""
 BASELINE_S_MAX = 600.0
-START_S = 6.0
-"""CPU seconds for start, imports and collection of a fork."""
 GRACE_S = 2.0
 """CPU seconds for each test, and ``SLACK`` times its own seconds on top: a mutant that loops is found in the test
-that it loops in."""
+that it loops in. The same for the start: imports and collection."""
 SLACK = 4.0
 CPU_S_MAX = 3600
 WALL_FACTOR = 20.0
@@ -55,8 +53,10 @@ is cheaper than collecting all that ever ran the function."""
 
 @dataclass
 class Baseline:
-    """The healthy run: seconds of each test, and which tests ran which function (``path::scope``)."""
+    """The healthy run: CPU seconds until its first test, seconds of each test, and which tests ran which function
+    (``path::scope``)."""
 
+    start_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     tests_of: dict[str, list[str]] = field(default_factory=dict)
     exchangeable: list[str] = field(default_factory=list)
@@ -85,6 +85,7 @@ class Watcher:
     ) -> None:
         self.order = {name: place for place, name in enumerate(wanted)} if wanted is not None else None
         self.on_test = on_test
+        self.start_s = 0.0
         self.seconds: dict[str, float] = {}
         self.failed = ""
 
@@ -110,6 +111,7 @@ class Watcher:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.start_s = self.start_s or time.process_time()
         if self.on_test is not None:
             self.on_test(item.nodeid)
         return (yield)
@@ -243,7 +245,7 @@ def measured(root: Path, names: Sequence[str]) -> dict[str, object]:
     before_tests = {scope for scope, tests in tests_of.items() if "" in tests}
     exchangeable = exchangeable_functions(core.parent, before_tests)
     found = {scope: sorted(tests - {""}) for scope, tests in tests_of.items()}
-    return asdict(Baseline(watcher.seconds, found, exchangeable, failure))
+    return asdict(Baseline(watcher.start_s, watcher.seconds, found, exchangeable, failure))
 
 
 def scope_of_lines(text: str) -> dict[int, str]:
@@ -349,14 +351,15 @@ class Pool:
         """Run ``tests``, which are some or all ``of`` those that could notice."""
         self.started += 1
         report = Path(self.folder.name) / f"{self.started}.json"
+        start_s = GRACE_S + SLACK * self.baseline.start_s
 
         def work() -> dict[str, object]:
-            limit_cpu(START_S)
+            limit_cpu(start_s)
             return self.verdict_of(mutant, tests)
 
         pid = in_child(self.root, report, work)
         began = time.monotonic()
-        allowed = START_S + sum(self.allowed_s(name) for name in tests)
+        allowed = start_s + sum(self.allowed_s(name) for name in tests)
         self.running[pid] = (mutant, report, began, began + WALL_FACTOR * allowed, len(tests) < of)
 
     def verdict_of(self, mutant: Mutant, tests: list[str]) -> dict[str, object]:
