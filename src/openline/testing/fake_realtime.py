@@ -16,7 +16,7 @@ What it does wrong on purpose has names, all in docs/reference/fake-provider.md:
 - for good (attributes of the server): SERVER_FAULTS.
 - on command, at any time, on a connection (``fake.latest``): CONNECTION_FAULTS.
 
-Not part of it: MCP, transcription sessions, rate limits.
+Not part of it: MCP, rate limits.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
 
 from picows import (
     WSCloseCode,
@@ -51,6 +52,7 @@ from openline.testing.fake_realtime_faults import (
     SERVER_FAULTS,
 )
 from openline.testing.fake_realtime_reply import FakeReply, FakeResponse
+from openline.testing.fake_realtime_session import new_session, update
 
 __all__ = [
     "CONNECTION_FAULTS",
@@ -102,6 +104,7 @@ class FakeRealtime:
         self.keys: set[str] = set()
         self.formats: set[str] = set(BYTES_PER_MS)
         self.refusal = "typed"
+        self.transcription = "known"
         self.seen_keys: list[str] = []
         self.transcripts: list[str] = ["hello"]
         self.transcribe: Callable[[bytes], str] | None = None
@@ -172,7 +175,12 @@ class FakeRealtime:
         if how.startswith("http:"):
             refusal = WSUpgradeResponse.create_error_response(int(how[5:]), b"refused")
             return WSUpgradeResponseWithListener(refusal, None)
-        connection = FakeConnection(self, how)
+        asked = parse_qs(urlsplit(request.path.decode()).query)
+        scribes = asked.get("intent") == ["transcription"]
+        if scribes and (self.transcription == "refused" or "model" in asked):
+            refusal = WSUpgradeResponse.create_error_response(400, b"expected a model")
+            return WSUpgradeResponseWithListener(refusal, None)
+        connection = FakeConnection(self, how, scribes=scribes and self.transcription == "known")
         self.connections.append(connection)
         return connection
 
@@ -182,15 +190,13 @@ class FakeConnection(WSListener):
     G.711, as it came); ``items``: the conversation as the provider
     has it; ``session``: its settings, merged."""
 
-    def __init__(self, server: FakeRealtime, how: str) -> None:
+    def __init__(self, server: FakeRealtime, how: str, *, scribes: bool = False) -> None:
         self.server = server
         self.events: list[Event] = []
         self.audio = bytearray()
         self.encoded = bytearray()
         self.items: list[Event] = []
-        format_ = {"type": "audio/pcm", "rate": 24_000}
-        audio = {"input": {"format": format_}, "output": {"format": format_}}
-        self.session: Event = {"type": "realtime", "audio": json.loads(json.dumps(audio))}
+        self.session: Event = new_session(scribes=scribes)
         self.errors: list[str] = []
         """Codes of the errors that were sent: what a client did wrong."""
         self.closed: int | None = None
@@ -396,6 +402,8 @@ class FakeConnection(WSListener):
             return
         self.events.append(event)
         match kind:
+            case "response.create" | "conversation.item.create" if self.session["type"] == "transcription":
+                self.error("invalid_session_type", event_id=event.get("event_id"))
             case "session.update":
                 self._configure(event)
             case "input_audio_buffer.commit":
@@ -417,29 +425,25 @@ class FakeConnection(WSListener):
                 self.error("invalid_value", event_id=event.get("event_id"))
 
     def _configure(self, event: Event) -> None:
+        event_id, server = event.get("event_id"), self.server
         if self._how.startswith("setting:"):
-            self.error("invalid_value", event_id=event.get("event_id"), param=self._how.partition(":")[2])
+            self.error("invalid_value", event_id=event_id, param=self._how.partition(":")[2])
             return
-        given = json.loads(json.dumps(event["session"]))
-        for side in ("input", "output"):
-            told = given.get("audio", {}).get(side, {})
-            if "format" not in told or told["format"]["type"] in self.server.formats:
-                continue
-            match self.server.refusal:
-                case "ignored":
-                    del told["format"]
-                case "close":
-                    self.close(1007, "")
-                    return
-                case "bare":
-                    self.error(None)
-                    return
-                case _:
-                    param = f"session.audio.{side}.format.type"
-                    self.error("invalid_value", event_id=event.get("event_id"), param=param)
-                    return
-        _merge(self.session, given)
-        self.send({"type": "session.updated", "session": self.session})
+        refused = update(
+            self.session,
+            event["session"],
+            formats=server.formats,
+            refusal=server.refusal,
+            transcription=server.transcription,
+        )
+        if refused is None:
+            self.send({"type": "session.updated", "session": self.session})
+            return
+        if refused.is_said:
+            named = event_id if refused.code else None
+            self.error(refused.code or None, event_id=named, param=refused.param)
+        if refused.close is not None:
+            self.close(*refused.close)
 
     # -- ears
 
@@ -481,7 +485,8 @@ class FakeConnection(WSListener):
             for _ in range(2 if self.server.repeats else 1):
                 self.send({"type": "input_audio_buffer.speech_stopped", **stopped})
             self._commit(item)
-            if detection.get("create_response", True) or not self.server.obeys:
+            answers = self.session["type"] == "realtime"
+            if answers and (detection.get("create_response", True) or not self.server.obeys):
                 self._respond({}, None)
 
     def _commit_by_client(self, event: Event) -> None:
@@ -602,12 +607,3 @@ class FakeConnection(WSListener):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _merge(into: Event, given: Event) -> None:
-    """Objects are merged deeply; everything else, formats and null included, replaces."""
-    for name, value in given.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict) and name != "format":
-            _merge(into[name], value)
-        else:
-            into[name] = value

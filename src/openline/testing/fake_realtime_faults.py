@@ -31,6 +31,9 @@ SERVER_FAULTS = {
     "formats": "audio formats that a session may have (all three); another is refused with ``invalid_value``",
     "refusal": "how: ``typed`` (the default), ``bare`` (an error that names nothing), ``ignored`` (the rest of the update is taken), "
     "``close`` (hung up on)",
+    "transcription": "what becomes of ``?intent=transcription``: ``known`` (the default), ``refused`` (HTTP 400: it wants a model), "
+    "``ignored`` (a realtime session, and an update of its type is ``invalid_model`` and close 4000), ``claimed`` (a "
+    "realtime session whatever its updates say)",
     "keys": "only these API keys are taken; others get HTTP 401",
 }
 CONNECTION_FAULTS = {

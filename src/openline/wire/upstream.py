@@ -8,6 +8,7 @@ Decoding never raises: what a provider sends is its own choice, so what cannot b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
@@ -17,12 +18,18 @@ from openline.core.model import AudioFormat, Item, Part, SessionConfig, ToolSpec
 from openline.wire.items import JsonObject
 from openline.wire.session_config import FORMATS
 
+Kind = Literal["realtime", "transcription"]
+"""What a session is at the provider; fixed when its socket is opened."""
+CLIENT_COMMITS: Final = frozenset(("gpt-live-transcribe", "gpt-realtime-whisper"))
+"""Models that take no turn detection in a transcription session: the client commits (openai-protocols.md B.5)."""
 METADATA_MAX: Final = 16
 """Pairs that a response may carry (B.5); one of them is ours."""
 RESPONSE_KEY: Final = "openline_response"
 """The metadata field by which ``response.created`` says which of our requests it answers."""
 PENDING: Final = '{"status":"pending","note":"The tool is still running; its result will follow."}'
 """What a model is told of a call whose result is not there yet: an open call without an output is refused."""
+
+_REPLYING: Final = frozenset(("create_response", "interrupt_response"))
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -40,10 +47,19 @@ def command(kind: str, event_id: str, **values: object) -> bytes:
     return _encode({"type": kind, "event_id": event_id, **values})
 
 
-def session_settings(config: SessionConfig, transcription: str) -> JsonObject:
+def as_taken(config: SessionConfig) -> SessionConfig:
+    """The configuration as far as a provider can follow it: no turn detection where the model that writes down has
+    none, and nothing said where nobody answers."""
+    if config.purpose == "realtime":
+        return config
+    detection = None if config.transcription in CLIENT_COMMITS else config.turn_detection
+    return replace(config, turn_detection=detection, output_format="pcm")
+
+
+def session_settings(config: SessionConfig, transcription: str, kind: Kind = "realtime") -> JsonObject:
     """The ``session`` of session.update: all that we set, so that two of them can be compared.
 
-    ``transcription``: the model to use when the session names none: turns need their text (agents and the
+    ``kind`` transcription: one that only writes down has no more than ears. ``transcription``: the model to use when the session names none: turns need their text (agents and the
     log read it), also when the client does not. The provider never starts or stops a reply by itself: the
     session does, so that agent code can act before the reply (ADR 0007).
     """
@@ -59,6 +75,13 @@ def session_settings(config: SessionConfig, transcription: str) -> JsonObject:
     }
     if "noise_reduction" in extra:
         heard["noise_reduction"] = extra["noise_reduction"]
+    if kind == "transcription":
+        # Nobody replies there: what says when to is not its business.
+        turns = heard["turn_detection"]
+        if isinstance(turns, dict):
+            heard["turn_detection"] = {name: turns[name] for name in turns if name not in _REPLYING}
+        shown: JsonObject = {"type": kind, "audio": {"input": heard}}
+        return {**shown, "include": extra["include"]} if "include" in extra else shown
     said: JsonObject = {"format": FORMATS[config.output_format], "voice": config.voice}
     if config.speed != 1.0:
         said["speed"] = config.speed
@@ -79,10 +102,12 @@ def session_settings(config: SessionConfig, transcription: str) -> JsonObject:
     return session
 
 
-def format_settings(heard: AudioFormat, said: AudioFormat) -> JsonObject:
+def format_settings(heard: AudioFormat, said: AudioFormat, kind: Kind = "realtime") -> JsonObject:
     """A session.update of the formats alone: one that is refused takes nothing else with it."""
-    audio = {"input": {"format": FORMATS[heard]}, "output": {"format": FORMATS[said]}}
-    return {"type": "realtime", "audio": audio}
+    audio = {"input": {"format": FORMATS[heard]}}
+    if kind == "realtime":
+        audio["output"] = {"format": FORMATS[said]}
+    return {"type": kind, "audio": audio}
 
 
 def changed_settings(old: JsonObject, new: JsonObject) -> JsonObject:
@@ -96,7 +121,7 @@ def changed_settings(old: JsonObject, new: JsonObject) -> JsonObject:
     audio = {side: value for side, value in after.items() if before[side] != value}
     if audio:
         changes["audio"] = audio
-    return {"type": "realtime", **changes} if changes else {}
+    return {"type": new["type"], **changes} if changes else {}
 
 
 def _audio(session: JsonObject) -> dict[str, JsonObject]:
@@ -430,6 +455,7 @@ class _Sides(Struct):
 
 
 class _Session(Struct):
+    type: str | None = None
     audio: _Sides | None = None
 
 
@@ -445,6 +471,14 @@ def formats_of(session: Raw) -> tuple[AudioFormat | None, AudioFormat | None]:
     except msgspec.DecodeError:
         return None, None
     return _format(sides.input), _format(sides.output)
+
+
+def kind_of(session: Raw) -> str | None:
+    """What a session object says that it is."""
+    try:
+        return msgspec.json.decode(session or b"{}", type=_Session).type
+    except msgspec.DecodeError:
+        return None
 
 
 def reply_format(reply: Reply) -> AudioFormat | None:

@@ -407,3 +407,62 @@ def test_what_a_provider_says_of_its_formats_is_read_as_far_as_it_can_be(
 )
 def test_a_response_may_say_its_format(audio: bytes, told: str | None) -> None:
     assert upstream.reply_format(upstream.Reply(audio=msgspec.Raw(audio))) == told
+
+
+# ------------------------------------------------------------------------------------- sessions without a reply
+
+SCRIBE = SessionConfig(
+    purpose="transcription", transcription="gpt-4o-transcribe", instructions="none", voice="ash"
+)
+
+
+def test_a_transcription_session_has_ears_and_nothing_else() -> None:
+    extra = '{"include":["x"],"transcription":{"language":"de","prompt":"p"},"noise_reduction":{"type":"far_field"}}'
+    told = plain(upstream.session_settings(replace(SCRIBE, extra=extra), "scribe", "transcription"))
+    assert told == {
+        "type": "transcription",
+        "include": ["x"],
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24_000},
+                "transcription": {"language": "de", "prompt": "p", "model": "gpt-4o-transcribe"},
+                "noise_reduction": {"type": "far_field"},
+                "turn_detection": {
+                    "type": "server_vad",
+                    "threshold": 0.5,
+                    "prefix_padding_ms": 300,
+                    "silence_duration_ms": 500,
+                },
+            }
+        },
+    }
+    bare = plain(upstream.session_settings(replace(SCRIBE, turn_detection=None), "scribe", "transcription"))
+    assert bare["audio"]["input"]["turn_detection"] is None and "include" not in bare
+    assert plain(upstream.format_settings("pcmu", "pcm", "transcription")) == {
+        "type": "transcription",
+        "audio": {"input": {"format": {"type": "audio/pcmu"}}},
+    }
+
+
+def test_what_changes_of_it_is_told_as_what_it_is() -> None:
+    old = upstream.session_settings(SCRIBE, "s", "transcription")
+    assert upstream.changed_settings(old, old) == {}
+    new = upstream.session_settings(replace(SCRIBE, turn_detection=None), "s", "transcription")
+    told = plain(upstream.changed_settings(old, new))
+    assert told["type"] == "transcription" and told["audio"]["input"]["turn_detection"] is None
+
+
+def test_a_model_without_turn_detection_is_asked_for_none_and_nothing_is_said_there() -> None:
+    live = replace(SCRIBE, transcription="gpt-live-transcribe", output_format="pcmu")
+    taken = upstream.as_taken(live)
+    assert (taken.turn_detection, taken.output_format) == (None, "pcm")
+    assert upstream.as_taken(SCRIBE).turn_detection == SCRIBE.turn_detection
+    answered = replace(live, purpose="realtime")
+    assert upstream.as_taken(answered) is answered, "beside a conversation the provider detects for itself"
+
+
+@pytest.mark.parametrize(
+    ("session", "kind"), [(b'{"type":"realtime"}', "realtime"), (b"{}", None), (b"[1]", None), (b"", None)]
+)
+def test_a_session_object_says_what_it_is(session: bytes, kind: str | None) -> None:
+    assert upstream.kind_of(msgspec.Raw(session)) == kind

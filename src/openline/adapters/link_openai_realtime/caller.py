@@ -52,7 +52,15 @@ class Line(Protocol):
 class CallerAudio:
     """``input_format``: what the provider is sent, or will be once it has agreed to it."""
 
-    def __init__(self, line: Line, turns: Turns, formats: Formats, counts: Counter[str]) -> None:
+    def __init__(
+        self,
+        line: Line,
+        turns: Turns,
+        formats: Formats,
+        counts: Counter[str],
+        kind: upstream.Kind = "realtime",
+    ) -> None:
+        self._kind = kind
         self._line = line
         self._turns = turns
         self._formats = formats
@@ -159,7 +167,7 @@ class CallerAudio:
             return
         self._asked = asked
         self._set_input(asked[0])
-        self._switch = event_id = self._line.update_session(upstream.format_settings(*asked))
+        self._switch = event_id = self._line.update_session(upstream.format_settings(*asked, self._kind))
         self._waiting.appendleft(lambda: self.switch(config))  # what was refused: the next best
         self._line.later(SWITCH_S, lambda: self._line.unanswered() if self._switch == event_id else None)
 

@@ -17,12 +17,18 @@ from dataclasses import dataclass, field
 
 from openline.adapters.link_openai_realtime.formats import Formats, samples_of
 from openline.adapters.link_openai_realtime.session import Provider, ProviderSession
-from openline.adapters.link_openai_realtime.socket import REFUSED_FOR_GOOD, Address, SocketSettings
+from openline.adapters.link_openai_realtime.socket import (
+    REFUSED_FOR_GOOD,
+    Address,
+    SocketSettings,
+    may_not_know,
+)
 from openline.core.audio import samples_of_ms
 from openline.core.model import AudioFormat, Item, SessionConfig
 from openline.errors import LinkError
 from openline.ports import CodecFactory, LinkSink, ModelLink, ResponseStart
 from openline.types import ItemId, ResponseId, SessionId
+from openline.wire import upstream
 
 log = logging.getLogger("openline.link")
 
@@ -85,6 +91,8 @@ class OpenAIRealtimeLink(ModelLink):
     ) -> None:
         self._provider = provider
         self._formats = Formats(make_codec, provider.address.name)
+        self._knows_transcription: bool | None = None
+        """Whether the provider has sessions that only write down; None until it was asked for one."""
         self._settings = settings
         self._sink: LinkSink | None = None
         self._session: ProviderSession | None = None
@@ -113,9 +121,9 @@ class OpenAIRealtimeLink(ModelLink):
     # -- life
 
     async def open(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> None:
-        self._sink, self._config = sink, config
+        self._sink, self._config = sink, upstream.as_taken(config)
         born = asyncio.get_running_loop().time()
-        session = await self._connect(sink, config, items)
+        session = await self._connect(sink, self._config, items)
         if self._is_closed:
             await session.close()
             return
@@ -127,15 +135,38 @@ class OpenAIRealtimeLink(ModelLink):
         sink.opened()
 
     async def _connect(self, sink: LinkSink, config: SessionConfig, items: Sequence[Item]) -> ProviderSession:
+        """Raises LinkError. Where a provider does not know sessions that only write down, they are realtime sessions
+        that nobody answers, and the log says so."""
+        if config.purpose == "realtime" or self._knows_transcription is False:
+            return await self._open(sink, config, items, "realtime")
+        try:
+            session = await self._open(sink, config, items, "transcription")
+        except LinkError as error:
+            if self._knows_transcription or not may_not_know(error):
+                raise
+            session = await self._open(sink, config, items, "realtime")
+            self._knows_transcription = False
+            log.warning(
+                "%s: no transcription sessions there (%s); it is a realtime session that nobody answers",
+                self._provider.address.name,
+                error.cause,
+            )
+            return session
+        self._knows_transcription = True
+        return session
+
+    async def _open(
+        self, sink: LinkSink, config: SessionConfig, items: Sequence[Item], kind: upstream.Kind
+    ) -> ProviderSession:
         """Raises LinkError. A provider that hangs up on formats it does not know is tried once more with PCM16."""
-        session = ProviderSession(self._provider, sink, self, self._formats)
+        session = ProviderSession(self._provider, sink, self, self._formats, kind)
         try:
             await session.open(config, items)
         except LinkError as error:
             if error.cause in REFUSED_FOR_GOOD or not session.may_dislike_formats:
                 raise
             self._formats.refuse_all(session.audio.asked)
-            session = ProviderSession(self._provider, sink, self, self._formats)
+            session = ProviderSession(self._provider, sink, self, self._formats, kind)
             await session.open(config, items)
         return session
 
@@ -347,7 +378,7 @@ class OpenAIRealtimeLink(ModelLink):
     # -- the conversation
 
     def update(self, config: SessionConfig) -> None:
-        self._config = config
+        config = self._config = upstream.as_taken(config)
         self._do(lambda session: session.update(config))
 
     def add_item(self, item: Item, previous: ItemId | None) -> None:

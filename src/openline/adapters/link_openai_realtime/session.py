@@ -44,6 +44,9 @@ HARMLESS = frozenset(
 )
 """Errors about what is over already: cancel and done cross on the line (failures.md F3, D12)."""
 
+NO_CONVERSATION = ("conversation.", "response.create")
+"""What a session that only writes down is not asked for: it has no history, and nobody answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -92,10 +95,16 @@ class Patience(Protocol):
 
 
 class ProviderSession:
-    """``audio`` takes what the caller says; ``turns``, ``replies`` and ``conversation`` are what becomes of it."""
+    """``audio`` takes what the caller says; ``turns``, ``replies`` and ``conversation`` are what becomes of it.
 
-    def __init__(self, provider: Provider, sink: LinkSink, owner: Owner, formats: Formats) -> None:
+    ``kind`` transcription: turns are written down, and there is no more of a conversation than that.
+    """
+
+    def __init__(
+        self, provider: Provider, sink: LinkSink, owner: Owner, formats: Formats, kind: upstream.Kind
+    ) -> None:
         self._provider = provider
+        self._kind = kind
         self._owner = owner
         self._counts = owner.counts
         self._loop = asyncio.get_running_loop()
@@ -119,8 +128,8 @@ class ProviderSession:
         self.confirmed = 0
         """Position of the caller's audio when the provider last said something that means anything."""
         self.conversation = Conversation(self._command, sink.conversation)
-        self.turns = Turns(self.send, self._command, sink, self.conversation)
-        self.audio = CallerAudio(self, self.turns, formats, owner.counts)
+        self.turns = Turns(self.send, self._command, sink, self.conversation, kind)
+        self.audio = CallerAudio(self, self.turns, formats, owner.counts, kind)
         self.replies = Replies(self._command, self.later, sink, self.conversation, self._speaks)
         replies, turns = self.replies, self.turns
         # By type: the match statement would try up to twenty classes for an audio delta.
@@ -161,7 +170,7 @@ class ProviderSession:
         waits_for = "session.created"
         try:
             self._socket = await connect(
-                address, key, self._arrived, self._closed, provider.socket, provider.tls
+                address.to(self._kind), key, self._arrived, self._closed, provider.socket, provider.tls
             )
             async with asyncio.timeout(provider.handshake_s):
                 await self._created
@@ -244,7 +253,7 @@ class ProviderSession:
             self._end(LinkUnavailable(message, cause="deaf"))
         elif not is_probed and now - heard_at > limits.probe_s and self.turns.position > self.confirmed:
             # Somebody may be talking to a server that only answers pings: ask it something.
-            self._probe = self.update_session({"type": "realtime"})
+            self._probe = self.update_session({"type": self._kind})
             self._probed_at = now
         elif now - socket.alive_at > limits.ping_s:
             socket.ping()
@@ -265,6 +274,8 @@ class ProviderSession:
         return self._socket is not None and self._socket.is_writable
 
     def _command(self, kind: str, **values: object) -> str:
+        if self._kind == "transcription" and kind.startswith(NO_CONVERSATION):
+            return ""
         self._number += 1
         event_id = f"ol_{self._number}"
         self.send(upstream.command(kind, event_id, **values))
@@ -283,7 +294,7 @@ class ProviderSession:
 
     def _settings_with(self, formats: Pair) -> JsonObject:
         config = replace(self._config, input_format=formats[0], output_format=formats[1])
-        return upstream.session_settings(config, self._provider.transcription)
+        return upstream.session_settings(config, self._provider.transcription, self._kind)
 
     def update(self, config: SessionConfig) -> None:
         """Formats are changed by themselves, after the other settings."""
@@ -342,6 +353,13 @@ class ProviderSession:
     # -- what comes
 
     def _session_updated(self, event: upstream.SessionUpdated) -> None:
+        told = upstream.kind_of(event.session)
+        if not self._is_open and self._kind == "transcription" and told == "realtime":
+            name = self._provider.address.name
+            self._end(
+                LinkRejected(f"{name}: made a realtime session of a transcription.", cause="other_session")
+            )
+            return
         event_id = self._updates.popleft() if self._updates else ""
         self.audio.answered(event_id, upstream.formats_of(event.session), is_open=self._is_open)
         _settle(self._updated)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -26,7 +26,7 @@ from picows import (
 )
 
 from openline.errors import ConfigError, LinkError, LinkRejected, LinkUnavailable
-from openline.wire.upstream import ErrorBody, word
+from openline.wire.upstream import ErrorBody, Kind, word
 
 NO_CODE, ABNORMAL = 1005, 1006
 _TEXT, _BINARY, _CONTINUATION, _CLOSE = (
@@ -45,6 +45,8 @@ REFUSED_FOR_GOOD = frozenset(
 """Error codes that another try cannot change (openai-protocols.md B.7)."""
 FOR_NOW = frozenset("session_expired rate_limit_exceeded server_error session_limit_reached".split())
 """Codes that pass, whatever else is said beside them."""
+_NOT_THE_KIND = frozenset("http_401 http_403 tls_untrusted not_a_websocket closed_4401".split())
+"""Refusals that would be the same for a session of another kind."""
 
 # An adapter, not a logger: picows would make a child logger for each connection, and it logs request heads.
 _picows_log = logging.LoggerAdapter(logging.getLogger("openline.link.picows"), {})
@@ -53,10 +55,15 @@ logging.getLogger("openline.link.picows").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Realtime server is: ``url`` is what a socket connects to, ``name`` what people are told."""
+    """Where a Realtime server is: ``url`` is what a socket connects to, ``scribe_url`` for a session that only writes
+    down, ``name`` what people are told."""
 
     url: str
     name: str
+    scribe_url: str = ""
+
+    def to(self, kind: Kind) -> Address:
+        return self if kind == "realtime" else replace(self, url=self.scribe_url)
 
     @classmethod
     def of(cls, base_url: str, model: str) -> Address:
@@ -73,10 +80,15 @@ class Address:
             )
         path = parts.path.rstrip("/")
         path = path if path.endswith("/realtime") else f"{path}/realtime"
-        query = "&".join(part for part in (parts.query, f"model={quote(model, safe='')}") if part)
+
+        def at(query: str) -> str:
+            asked = "&".join(part for part in (parts.query, query) if part)
+            return urlunsplit((scheme, parts.netloc, path, asked, ""))
+
         return cls(
-            urlunsplit((scheme, parts.netloc, path, query, "")),
+            at(f"model={quote(model, safe='')}"),
             f"model link openai/{model} at {parts.netloc}",
+            at("intent=transcription"),  # and no model: that of the words is a setting (B.1)
         )
 
 
@@ -139,6 +151,16 @@ def error_of_close(address: Address, closed: Closed, *, opening: bool = False) -
         )
     when = "before the session began" if opening else "in mid-session"
     return LinkUnavailable(f"{address.name}: closed with {closed.code} {when}; trying again.", cause=cause)
+
+
+def may_not_know(error: LinkError) -> bool:
+    """Whether an opening may have failed because the server has no sessions of the kind that was asked for, and not
+    for a key, an account or a line: then another kind is worth a try."""
+    cause = error.cause
+    if isinstance(error, LinkRejected):
+        models = ("model_not_found", "invalid_model")
+        return cause in models or cause not in REFUSED_FOR_GOOD | _NOT_THE_KIND
+    return cause.startswith(("closed_", "no_session")) or cause in ("http_500", "http_501")
 
 
 def error_of_connect(address: Address, error: Exception) -> LinkError:

@@ -46,8 +46,14 @@ class Turns:
     """``send`` writes a frame; ``command`` an event with an id of its own."""
 
     def __init__(
-        self, send: Callable[[bytes], None], command: Command, sink: LinkSink, conversation: Conversation
+        self,
+        send: Callable[[bytes], None],
+        command: Command,
+        sink: LinkSink,
+        conversation: Conversation,
+        kind: upstream.Kind = "realtime",
     ) -> None:
+        self._kind = kind
         self._send = send
         self._command = command
         self._sink = sink
@@ -126,7 +132,7 @@ class Turns:
         return True
 
     def _detect(self, detection: JsonObject | None) -> None:
-        session = {"type": "realtime", "audio": {"input": {"turn_detection": detection}}}
+        session = {"type": self._kind, "audio": {"input": {"turn_detection": detection}}}
         self._command("session.update", session=session)
 
     # -- what the provider hears
