@@ -661,8 +661,9 @@ Segments = Callable[[Segment], None]
 
 
 class SpoolFile(Protocol):
-    """Scratch space for one session's audio. Calls block and come from one thread, one at a time; each may
-    raise OSError. Nothing of it survives the process."""
+    """Scratch space: for one session's audio, or for what is old in conversations. Calls block, each may raise
+    OSError. Writes come from one thread, one at a time; reads may come beside them, of what was written before.
+    Nothing of it survives the process."""
 
     def write(self, at: int, data: bytes) -> None: ...
 

@@ -3,7 +3,8 @@
 Hardly any step looks further back than the last few items, and a conversation of an hour has thousands: as
 objects about a kilobyte each. So what is old lies in blocks of bytes, and an item of a block is unpacked when
 somebody asks for it: a client, a reply that needs the whole context, a new link. What can be seen from outside
-does not depend on what is packed.
+does not depend on what is packed, nor on whether the bytes lie in memory: whoever runs the session may move them
+to a scratch file (``in_memory``, ``Packed.move``).
 
 A block is read by the process that wrote it and by nobody else: marshal is enough, and the fastest there is.
 """
@@ -17,7 +18,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
-from typing import NamedTuple, overload
+from typing import NamedTuple, Protocol, overload
 
 from openline.core.idset import id_hash
 from openline.core.model import AudioRange, Item, Part
@@ -56,10 +57,40 @@ class Entry(NamedTuple):  # no dataclass: one is made with every change
 Entries = dict[ItemId, Entry]
 
 
+class Scratch(Protocol):
+    """Where packed bytes may lie instead of memory. As fast as memory mostly is: a step may read it."""
+
+    def read(self, at: int, size: int) -> bytes:
+        """All of [at, at + size). Raises OSError, which ends the step and has the session rebuilt from its log."""
+
+
+class Packed:
+    """The bytes of a block. They never change; where they lie may. Whoever holds one keeps them, and their file."""
+
+    __slots__ = ("_at", "_data", "_scratch", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._scratch: Scratch | None = None
+        self._at = 0
+        self.size = len(data)
+
+    @property
+    def is_in_memory(self) -> bool:
+        return self._scratch is None
+
+    def read(self) -> bytes:
+        return self._data if self._scratch is None else self._scratch.read(self._at, self.size)
+
+    def move(self, scratch: Scratch, at: int) -> None:
+        """They have been written to ``scratch``; memory forgets them."""
+        self._scratch, self._at, self._data = scratch, at, b""
+
+
 class Block(NamedTuple):
     """Consecutive entries. ``heard_ns``: takes the place of that of every entry in it, if it is not None."""
 
-    packed: bytes
+    packed: Packed
     size: int
     heard_ns: int | None = None
 
@@ -132,6 +163,14 @@ class History:
         without = frozenset(hidden)
         last = tuple(_shown(self._plain.values(), without))
         return Context(before, tuple(self._blocks.values()), without, last + after)
+
+    def in_memory(self) -> Iterator[Packed]:
+        """Packed bytes that could lie elsewhere, newest first, back to the first that do already: those of an old
+        block that was changed since are few, and may stay."""
+        for block in reversed(self._blocks.values()):
+            if not block.packed.is_in_memory:
+                return
+            yield block.packed
 
     # -- changing
 
@@ -323,7 +362,7 @@ WINDOW_BITS, MEMORY_LEVEL = 12, 5
 def _packed(entries: list[Entry]) -> Block:
     squeeze = zlib.compressobj(1, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL)
     packed = squeeze.compress(marshal.dumps([_row(entry) for entry in entries])) + squeeze.flush()
-    return Block(packed, len(entries))
+    return Block(Packed(packed), len(entries))
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
@@ -341,7 +380,7 @@ def _part_row(part: Part) -> list[object]:
 
 def _unpacked(block: Block) -> Entries:
     found: Entries = {}
-    for values, *rest in marshal.loads(zlib.decompress(block.packed, -WINDOW_BITS)):
+    for values, *rest in marshal.loads(zlib.decompress(block.packed.read(), -WINDOW_BITS)):
         values[_CONTENT] = tuple([_part(part) for part in values[_CONTENT]])
         item = Item(*values)
         if block.heard_ns is not None:

@@ -35,6 +35,7 @@ from openline.runtime.agentport import AgentPort
 from openline.runtime.deliveries import Deliveries, handled_to
 from openline.runtime.driver import SessionDriver
 from openline.runtime.looplag import LoopLag
+from openline.runtime.shelf import SWEEP_EVERY_S, Shelf
 from openline.runtime.spool import SpoolDesk
 from openline.types import Seq, SessionId, TurnId
 
@@ -87,7 +88,8 @@ class GatewaySettings:
 
 
 class Gateway:
-    """Loop-bound. ``recordings`` None: recording is off. ``open_spool`` None: audio that waits, waits in memory.
+    """Loop-bound. ``recordings`` None: recording is off. ``open_spool`` None: audio that waits, waits in memory,
+    and so do old items of conversations.
     ``make_codec`` None: only for clients that speak PCM16."""
 
     def __init__(
@@ -117,10 +119,12 @@ class Gateway:
         self._new_id = new_id
         self._make_codec = make_codec
         self._desk: SpoolDesk | None = None
+        self._shelf: Shelf | None = None
         self._spooler = ThreadPoolExecutor(1, thread_name_prefix="openline-spool")
         if open_spool is not None:
             loop = asyncio.get_running_loop()
             self._desk = SpoolDesk(open_spool, lambda work: loop.run_in_executor(self._spooler, work), loop)
+            self._shelf = Shelf(open_spool, lambda work: loop.run_in_executor(self._spooler, work))
         self._opening: dict[SessionId, asyncio.Task[SessionDriver]] = {}
         self._deliveries: dict[SessionId, Deliveries] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -146,6 +150,8 @@ class Gateway:
             except Exception as error:  # one damaged session must not keep the others from coming back
                 log.exception("session %s could not be taken over: %s", session, type(error).__name__)
         self.spawn(self._wake())
+        if self._shelf is not None:
+            self.spawn(self._shelve(self._shelf))
         if self.recordings is not None:
             self.spawn(self._prune(self.recordings))
         return len(left)
@@ -516,6 +522,11 @@ class Gateway:
             driver.offer(i.TimePassed())
             if driver.session.state.status in ("parked", "ended"):
                 self.spawn(self._evict(driver))
+
+    async def _shelve(self, shelf: Shelf) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            await shelf.sweep([driver.session.state.entries for driver in self.drivers.values()])
 
     async def _prune(self, recordings: Recordings) -> None:
         settings = self.settings

@@ -57,8 +57,33 @@ def test_a_packed_item_is_a_fraction_of_its_text_and_little_else() -> None:
     known = History()
     for number in range(500):
         known.put(said(f"sess{number:08}", " ".join(dice.choices(words, k=30))), known.last_id())
-    size = sum(len(block.packed) for block in known._blocks.values())
+    size = sum(block.packed.size for block in known._blocks.values())
     assert size < 180 * packed(known)
+
+
+def test_packed_bytes_are_the_same_wherever_they_lie() -> None:
+    class Elsewhere:
+        def read(self, at: int, size: int) -> bytes:
+            return (b"......" + data)[at : at + size]
+
+    data = b"of a block"
+    packed_bytes = history.Packed(data)
+    assert (packed_bytes.read(), packed_bytes.size, packed_bytes.is_in_memory) == (data, len(data), True)
+    packed_bytes.move(Elsewhere(), 6)
+    assert (packed_bytes.read(), packed_bytes.size, packed_bytes.is_in_memory) == (data, len(data), False)
+
+
+def test_what_could_lie_elsewhere_is_told_newest_first_back_to_what_does() -> None:
+    class Elsewhere:
+        def read(self, at: int, size: int) -> bytes:
+            raise AssertionError("nobody asked for what is in it")
+
+    known = filled(PLAIN_ITEMS + 3 * BLOCK_ITEMS)
+    blocks = [block.packed for block in known._blocks.values()]
+    assert list(known.in_memory()) == blocks[::-1]
+    blocks[1].move(Elsewhere(), 0)
+    assert list(known.in_memory()) == blocks[:1:-1]
+    assert list(History().in_memory()) == []
 
 
 def test_every_field_of_an_item_and_of_what_was_heard_comes_back() -> None:
