@@ -68,6 +68,8 @@ def reject_for(error: OpenlineError) -> Reject:
     match error:
         case ClientProtocolError(code="session_in_use" | "session_has_forks"):
             return Reject(409, error.code, str(error))
+        case ClientProtocolError(code="item_not_found"):
+            return Reject(404, error.code, str(error), error.param, error.kind)
         case ClientProtocolError():
             return Reject(400, error.code, str(error), error.param, error.kind)
         case SessionNotFound():

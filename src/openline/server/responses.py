@@ -27,6 +27,7 @@ from openline.server.responses_passing import Passing
 from openline.server.socket import ClientSocket
 from openline.types import SessionId
 from openline.wire import responses_server as wire
+from openline.wire.responses_input import ITEM_NOT_FOUND, input_list, input_objects
 from openline.wire.responses_server import Create, Event
 
 log = logging.getLogger("openline.server")
@@ -42,6 +43,8 @@ WAITING_MAX = 256
 LIFE_S = 3_600.0
 """Age at which a socket is ended with ``websocket_connection_limit_reached`` (A.1)."""
 SLOW, RESTART = 4413, 1012
+_STATUS = {ITEM_NOT_FOUND: 404}
+"""Of error frames, where the code alone decides."""
 
 
 class ResponsesApi:
@@ -218,10 +221,11 @@ class ResponsesConnection:
     async def _respond(self, lane: _Lane, wanted: _Wanted, running: Running) -> None:
         """Exactly one terminal event, or one error frame. A failed continuation evicts its parent here."""
         parent: Held | None = None
-        asked = self._with_pending(lane, wanted.asked)
+        asked = wanted.asked
         try:
             if asked.previous is not None:
                 parent = await self._find(lane, asked.previous)
+            asked = self._with_pending(lane, await self._stored.resolve(asked, parent))
             is_fork = parent is not None and parent is not lane.newest
             lane.newest = None if parent is lane.newest else lane.newest
             held = await self._api.make(asked, parent, self._stored, self._emit, running, is_fork=is_fork)
@@ -335,7 +339,7 @@ class ResponsesConnection:
 
     def _refuse(self, error: ClientProtocolError, stream_id: str = "") -> None:
         problem = Problem(error.code, error.message, error.kind, error.param)
-        status = 503 if error.kind == "server_error" else 400
+        status = _STATUS.get(error.code, 503 if error.kind == "server_error" else 400)
         self._socket.send_text(wire.error_frame(problem, status, stream_id))
 
     def _fail(self, problem: Problem, stream_id: str) -> None:
@@ -374,7 +378,8 @@ class Posted:
                 parent = await self._stored.find(self._asked.previous)
                 if parent is None:
                     raise wire.not_found(self._asked.previous)
-            await self._api.make(self._asked, parent, self._stored, self._emit, Running())
+            asked = await self._stored.resolve(self._asked, parent)
+            await self._api.make(asked, parent, self._stored, self._emit, Running())
         except Exception as error:  # told to the client by open(), or it ends the stream
             if not isinstance(error, OpenlineError):
                 log.exception("response failed: %s", type(error).__name__)
@@ -464,7 +469,7 @@ async def read_input(api: ResponsesApi, tenant: str, response_id: str, page: Pag
     found = await StoredResponses(api.gateway, tenant).read_input(response_id)
     if found is None:
         raise _none_has_this_id()
-    return wire.input_list(*page.cut(wire.input_objects(found)))
+    return input_list(*page.cut(input_objects(found)))
 
 
 def _none_has_this_id() -> Refusal:

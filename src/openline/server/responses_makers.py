@@ -27,6 +27,7 @@ from openline.ports import ReasoningDelta
 from openline.runtime.driver import SessionDriver
 from openline.runtime.gateway import Gateway
 from openline.server.outbox import Outbox
+from openline.server.responses_items import References, note_reasoning, public_item
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 from openline.wire import responses_server as wire
 from openline.wire.model_options import shown
@@ -215,7 +216,7 @@ class Texter:
         elif writer is None or getattr(fact, "response_id", None) != self._current:
             return
         elif isinstance(fact, f.OutputItemAdded):
-            item = fact.item
+            item = public_item(self.driver.session.state.session, fact.item)
             for reasoning in item.reasoning:
                 self._put(writer.reasoning_done(reasoning), seq)
             if item.type == "message":
@@ -327,6 +328,20 @@ class StoredResponses:
         row = msgspec.json.decode(value, type=_Row)
         return Held(response_id, row.session, session=row.session, last=row.last, seq=row.seq)
 
+    async def resolve(self, asked: Create, parent: Held | None) -> Create:
+        """With the stored items that it refers to. Raises ClientProtocolError: one is not there, or another's."""
+
+        if not asked.given:
+            return asked
+        known: frozenset[ItemId] = frozenset()
+        if parent is not None and parent.session is not None:
+            known = frozenset(item.id for item in await self.context(parent))
+
+        async def is_kept(session: SessionId, response: ResponseId) -> bool:
+            return await self.find(public_id(session, response)) is not None
+
+        return await References(self._gateway, self._tenant, is_kept).resolve(asked, known)
+
     def _key(self, response_id: str) -> str:
         return f"{self._tenant}/{response_id}"
 
@@ -356,6 +371,7 @@ class StoredResponses:
             self._busy.discard(session)
         done = ended.done
         held = await self._keep(public_id(session, done.response_id), ended.place)
+        await note_reasoning(self._gateway, self._tenant, session, done.output)
         send_all(emit, ended.events)
         return held if done.status in ("completed", "incomplete") or done.reason == "steered" else None
 
@@ -424,7 +440,11 @@ class StoredResponses:
     async def read_input(self, response_id: str) -> list[Item] | None:
         """The items of the request that made it, oldest first; None when there is none of this tenant."""
         steps = await self._steps_of(response_id)
-        return None if steps is None else _input_of(*steps, response_id)
+        if steps is None:
+            return None
+        session = steps[1].session
+        assert session is not None
+        return [public_item(session, item) for item in _input_of(*steps, response_id)]
 
     async def _steps_of(self, response_id: str) -> tuple[list[StoredStep], Held] | None:
         held = await self.find(response_id)
@@ -531,7 +551,7 @@ def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str) -> byt
                     echo=shown(request.model_options, request.text_format),
                 )
                 writer = ResponseWriter(response_id, asked, created_ms // 1000, model)
-                wire.output_items(fact.output, writer)
+                wire.output_items([public_item(session, item) for item in fact.output], writer)
                 last = _end(writer, fact)[-1]
                 return wire.response_of(last[1])
     warm = ResponseWriter(response_id, Create(()), created_ms // 1000, model)

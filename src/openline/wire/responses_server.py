@@ -8,27 +8,32 @@ response: every event in the order and with the fields that the strictest client
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from openline.core.model import Item, Part, PartType, Problem, ResponseRequest, ToolSpec, Usage
+from openline.core.model import Item, Part, Problem, ResponseRequest, ToolSpec, Usage
 from openline.errors import ClientProtocolError
-from openline.types import ItemId
 from openline.wire.check import MAX_ID, Fields, error
 from openline.wire.items import JsonObject, to_tool_choice, to_tools
 from openline.wire.model_options import to_options, to_text_format, wants_sealed
-from openline.wire.reasoning import Thinking, Told, object_of, part_of, reasoning_entries, shown, to_reasoning
+from openline.wire.reasoning import Thinking, Told, object_of
+from openline.wire.responses_input import (
+    Given,
+    Reference,
+    has_references,
+    joined,
+    refusal_part,
+    text_part,
+    to_given,
+)
 
-MAX_INPUT: Final = 10_000
-"""Input items of one request; the service names no limit."""
 MAX_OUTPUT_TOKENS: Final = 10_000_000
 MAX_METADATA: Final = 16
 NOT_FOUND: Final = "previous_response_not_found"
 _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}", re.ASCII)
-_ROLES: Final = ("user", "assistant", "system", "developer")
 _ECHOED: Final = ("temperature", "top_p", "text", "truncation", "reasoning", "user", "service_tier")
 """Settings that are shown again in the response as they came."""
 
@@ -37,7 +42,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """A response that a client asks for. ``items``: its input, without ids. ``stores``: it is to be durable."""
+    """A response that a client asks for. ``items``: its input, without ids. ``stores``: it is to be durable.
+    ``given``: the input as it came where it refers to stored items; then ``items`` is empty until it is ``resolved``.
+    """
 
     items: tuple[Item, ...]
     model: str = ""
@@ -55,6 +62,12 @@ class Create:
     streams: bool = False
     generates: bool = True
     echo: tuple[tuple[str, bytes], ...] = ()
+    given: tuple[Given, ...] = ()
+
+    def resolved(self, found: Mapping[str, Item | Part | None]) -> Create:
+        """With what was referred to, by its id; None: it is in the conversation already."""
+        given = [found[each.id] if isinstance(each, Reference) else each for each in self.given]
+        return replace(self, items=joined(each for each in given if each is not None), given=())
 
     @property
     def is_sealed(self) -> bool:
@@ -120,7 +133,8 @@ def _steer(fields: Fields) -> Steer:
     previous, given = fields.required_text("previous_response_id", limit=MAX_ID), fields.get("input")
     try:
         fields.refuse_unknown(("type", "previous_response_id", "input"))
-        items = _input(fields)
+        entries = to_given(fields)
+        items = () if has_references(entries) else joined(entries)
         if not items or any(item.author != "user" for item in items):
             raise error("invalid_value", "Expected 'input' to be text or messages of the user.", "input")
     except ClientProtocolError as refused:
@@ -157,8 +171,11 @@ def to_create(fields: Fields) -> Create:
             raise fields.not_supported(name, f"'{name}' on /v1/responses; use previous_response_id")
     options = fields.child("prompt_cache_options")
     prewarms = options is not None and options.flag("prewarm", False)
+    given = to_given(fields)
+    refers = has_references(given)
     return Create(
-        items=_input(fields),
+        items=() if refers else joined(given),
+        given=given if refers else (),
         model=fields.text("model", limit=MAX_ID) or "",
         stream_id=_stream_id(fields),
         previous=fields.text("previous_response_id", limit=MAX_ID),
@@ -200,89 +217,6 @@ def _metadata(fields: Fields) -> tuple[tuple[str, str], ...]:
     return tuple((key, pairs.required_text(key, limit=512)) for key in pairs.values)
 
 
-# -------------------------------------------------------------------------------------------------- input
-
-
-def _input(fields: Fields) -> tuple[Item, ...]:
-    given = fields.get("input")
-    if isinstance(given, str):
-        return (_typed("user", (Part("input_text", fields.text("input")),)),)
-    items: list[Item] = []
-    led_here: list[Part] = []
-    for entry in fields.children("input", limit=MAX_INPUT):
-        if entry.get("type") == "reasoning":
-            led_here.append(part_of(to_reasoning(entry)))
-            continue
-        item = _item(entry)
-        # What led to nothing of the model's own is left out: no model takes it.
-        own = led_here if item.author == "assistant" else []
-        items.append(replace(item, content=(*item.content, *own)) if own else item)
-        led_here = []
-    return tuple(items)
-
-
-def _item(fields: Fields) -> Item:
-    kind = fields.get("type")
-    if kind is None and "role" in fields:
-        return _message(fields)
-    match fields.required_choice("type", ("message", "function_call", "function_call_output", "reasoning")):
-        case "message":
-            return _message(fields)
-        case "function_call":
-            return Item(
-                ItemId(""),
-                "function_call",
-                "assistant",
-                call_id=fields.required_text("call_id", limit=MAX_ID),
-                name=fields.required_text("name", limit=MAX_ID),
-                arguments=fields.required_text("arguments"),
-            )
-        case _:
-            call_id = fields.required_text("call_id", limit=MAX_ID)
-            return Item(ItemId(""), "function_call_output", "tool", call_id=call_id, output=_output(fields))
-
-
-def _output(fields: Fields) -> str:
-    if isinstance(fields.get("output"), list):
-        parts = fields.children("output", limit=MAX_INPUT)
-        for part in parts:
-            part.required_choice("type", ("input_text", "output_text", "text"))
-        return " ".join(part.required_text("text") for part in parts)
-    return fields.required_text("output")
-
-
-def _message(fields: Fields) -> Item:
-    role = fields.required_choice("role", _ROLES)
-    fields.require("content")
-    text_type: Literal["input_text", "output_text"] = "output_text" if role == "assistant" else "input_text"
-    if isinstance(fields.get("content"), str):
-        return _typed(role, (Part(text_type, fields.text("content")),))
-    parts: list[Part] = []
-    for part in fields.children("content", limit=MAX_INPUT):
-        supported = ("input_text", "output_text", "text", "refusal", "input_image")
-        match part.required_choice("type", supported):
-            case "input_image":
-                url = part.required_text("image_url", limit=32 * 1024 * 1024)
-                detail = part.choice("detail", ("auto", "low", "high", "original")) or ""
-                parts.append(Part("input_image", image_url=url, detail=detail))
-            case "refusal":
-                kind: PartType = "refusal" if role == "assistant" else text_type
-                parts.append(Part(kind, part.required_text("refusal")))
-            case _:
-                parts.append(Part(text_type, part.required_text("text")))
-    return _typed(role, tuple(parts))
-
-
-def _typed(role: str, content: tuple[Part, ...]) -> Item:
-    match role:
-        case "assistant":
-            return Item(ItemId(""), "message", "assistant", "assistant", content=content)
-        case "user":
-            return Item(ItemId(""), "message", "user", "user", content=content)
-        case _:
-            return Item(ItemId(""), "message", "system", "system", content=content)
-
-
 # ------------------------------------------------------------------------------------------------ output
 
 Event = tuple[str, bytes]
@@ -321,14 +255,6 @@ class _Output:
 
     def part(self, text: str) -> JsonObject:
         return refusal_part(text) if self.is_refusal else text_part(text)
-
-
-def refusal_part(text: str) -> JsonObject:
-    return {"type": "refusal", "refusal": text}
-
-
-def text_part(text: str) -> JsonObject:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 @dataclass(slots=True)
@@ -565,51 +491,6 @@ def error_frame(problem: Problem, status: int = 400, stream_id: str = "") -> byt
     if stream_id:
         frame["stream_id"] = stream_id
     return _encode(frame)
-
-
-def input_objects(items: Iterable[Item]) -> list[JsonObject]:
-    """Items of a stored request as this API shows them, each behind the reasoning that led to it."""
-    found: list[JsonObject] = []
-    for item in items:
-        found += [shown(entry, sealed=False) for entry in reasoning_entries(item)]
-        found.append(input_object(item))
-    return found
-
-
-def input_list(data: Sequence[JsonObject], has_more: bool) -> bytes:
-    """``GET …/input_items``: one page of a stored request's input."""
-    first, last = (data[0].get("id"), data[-1].get("id")) if data else (None, None)
-    page: JsonObject = {"object": "list", "data": data, "first_id": first, "last_id": last}
-    return _encode({**page, "has_more": has_more})
-
-
-def input_object(item: Item) -> JsonObject:
-    """An input item as this API shows it; what was spoken is text here."""
-    match item.type:
-        case "message":
-            return {
-                "id": item.id,
-                "type": "message",
-                "role": item.role,
-                "status": item.status,
-                "content": [_input_part(item, part) for part in item.content if part.type != "reasoning"],
-            }
-        case "function_call_output":
-            return {"id": item.id, "type": item.type, "call_id": item.call_id, "output": item.output,
-                    "status": "completed"}  # fmt: skip
-        case _:
-            return {"id": item.id, "type": "function_call", "call_id": item.call_id, "name": item.name,
-                    "arguments": item.arguments, "status": item.status}  # fmt: skip
-
-
-def _input_part(item: Item, part: Part) -> JsonObject:
-    if part.type == "input_image":
-        return {"type": "input_image", "image_url": part.image_url, "detail": part.detail or "auto"}
-    if part.type == "refusal":
-        return refusal_part(part.text or "")
-    if item.role == "assistant":
-        return text_part(part.text or "")
-    return {"type": "input_text", "text": part.text or ""}
 
 
 def steer_accepted(number: int, steer_id: str, previous: str, stream_id: str) -> bytes:

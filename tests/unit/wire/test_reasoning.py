@@ -16,6 +16,7 @@ from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire import reasoning as r
 from openline.wire import responses_client as client
+from openline.wire import responses_input as inputs
 from openline.wire import responses_server as server
 from openline.wire.check import Fields
 from openline.wire.items import item_object
@@ -85,8 +86,8 @@ def test_no_client_of_realtime_and_no_transcript_has_it() -> None:
                 content=(Part("output_text", "yes"), r.part_of(json.dumps(WHOLE))))  # fmt: skip
     assert said.text == "yes" and said.reasoning == (json.dumps(WHOLE),)
     assert item_object(said)["content"] == [{"type": "output_text", "text": "yes"}]
-    (thought, message) = server.input_objects([said])
-    assert "encrypted_content" not in thought and message["content"] == [server.text_part("yes")]
+    (thought, message) = inputs.input_objects([said])
+    assert "encrypted_content" not in thought and message["content"] == [inputs.text_part("yes")]
 
 
 # ------------------------------------------------------------------------------------------ to a model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 from openline.core.model import Item, Part, Problem, Usage
 from openline.errors import ClientProtocolError
 from openline.types import ItemId
+from openline.wire import responses_input as inputs
 from openline.wire import responses_server as wire
 from openline.wire.responses_server import Create, Event, ResponseWriter
 
@@ -164,6 +166,30 @@ def steer_of(given: Any, **more: Any) -> wire.Steer:
     return steer
 
 
+def test_references_wait_for_whoever_knows_the_store() -> None:
+    call = Item(ItemId(""), "function_call", "assistant", call_id="c", name="f", arguments="{}")
+    thought = Part("reasoning", '{"type":"reasoning","id":"rs_1","summary":[]}')
+    asked = create(
+        input=[
+            {"role": "user", "content": "hi"},
+            {"id": "rs_1"},
+            {"type": "item_reference", "id": "fc_1"},
+            {"type": "item_reference", "id": "msg_1"},
+        ]
+    )
+    assert asked.items == () and [type(each).__name__ for each in asked.given] == ["Item"] + ["Reference"] * 3
+    done = asked.resolved({"rs_1": thought, "fc_1": call, "msg_1": None})
+    assert done.given == () and [item.type for item in done.items] == ["message", "function_call"]
+    assert done.items[1].content == (thought,)
+    own = replace(call, content=(thought,))
+    again = asked.resolved({"rs_1": thought, "fc_1": own, "msg_1": None})
+    assert again.items[1].content == (thought,), "it has its reasoning: that is not put in twice"
+    assert steer_of([{"id": "msg_1"}]).problem, "nothing that is stored steers"
+    error = inputs.item_not_found("rs_9")
+    assert (error.code, error.param) == ("item_not_found", "input")
+    assert error.message.startswith("Item with id 'rs_9' not found.")
+
+
 def test_what_steers_is_text_or_messages_of_the_user() -> None:
     for given in ("also", [{"role": "user", "content": "also"}]):
         steer = steer_of(given)
@@ -288,7 +314,7 @@ def test_a_stored_refusal_is_read_back_as_one() -> None:
     wire.output_items([no], writer)
     (item,) = json.loads(wire.encode(writer.response("completed", usage=Usage())))["output"]
     assert item["content"] == [{"type": "refusal", "refusal": "No."}]
-    assert wire.input_object(no)["content"] == item["content"]
+    assert inputs.input_object(no)["content"] == item["content"]
     users = create(input=[{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}])
     assert users.items[0].content == (Part("input_text", "No."),), "only the assistant refuses"
 
@@ -351,7 +377,7 @@ def test_an_input_item_is_shown_as_it_was_given() -> None:
         Item(ItemId("i3"), "function_call", "assistant", call_id="c", name="n", arguments="{}"),
         Item(ItemId("i4"), "function_call_output", "tool", call_id="c", output="12"),
     ]
-    page = json.loads(wire.input_list(wire.input_objects(items), True))
+    page = json.loads(inputs.input_list(inputs.input_objects(items), True))
     ResponseItemList.model_validate(page)
     assert (page["first_id"], page["last_id"], page["has_more"]) == ("i1", "i4", True)
     assert page["data"][0]["content"] == [
@@ -360,7 +386,7 @@ def test_an_input_item_is_shown_as_it_was_given() -> None:
     ]
     assert page["data"][1]["content"][0]["text"] == "yes"
     assert page["data"][2]["arguments"] == "{}" and page["data"][3]["output"] == "12"
-    empty = json.loads(wire.input_list([], False))
+    empty = json.loads(inputs.input_list([], False))
     assert (empty["data"], empty["first_id"]) == ([], None)
 
 
