@@ -15,12 +15,12 @@ from integration.responses_line import TOOL, client_of, each_store, echo, gatewa
 from openline.core.model import Part
 from openline.errors import ClientProtocolError
 from openline.ports import ModelRequest
-from openline.server.responses_items import CHAINS_MAX
+from openline.server.responses_items import CHAINS_MAX, References
 from openline.server.responses_makers import Held, Running, StoredResponses
 from openline.testing.fake_responses import FakeProvider
 from openline.testing.fake_responses_parts import Json, Reply, last_text
 from openline.testing.llm import Script, ScriptedModel, Think, say
-from openline.types import SessionId
+from openline.types import ResponseId, SessionId
 from openline.wire.responses_input import Reference
 from openline.wire.responses_server import Create
 
@@ -159,6 +159,10 @@ def test_what_is_not_there_is_a_404_in_the_words_of_the_service(tmp_path: Path, 
     asyncio.run(story())
 
 
+async def anything(session: SessionId, response: ResponseId) -> bool:
+    return True
+
+
 def test_an_item_of_another_tenant_is_not_found(tmp_path: Path) -> None:
     script = [Think(("Hm.",), id="rs_mine"), say("Twelve.")]
 
@@ -171,6 +175,9 @@ def test_an_item_of_another_tenant_is_not_found(tmp_path: Path) -> None:
                 assert not found.given
                 with pytest.raises(ClientProtocolError, match="not found"):
                     await StoredResponses(started.gateway, "other").resolve(asked, None)
+                # Not even with a response of that id: the log of another is not read.
+                with pytest.raises(ClientProtocolError, match="not found"):
+                    await References(started.gateway, "other", anything).resolve(asked, frozenset())
 
     asyncio.run(story())
 
