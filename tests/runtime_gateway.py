@@ -79,6 +79,9 @@ class Caller:
     def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
         self.told.append(("partial", text))
 
+    def transcript_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
+        self.told.append(("transcript", (item, text)))
+
     def error(self, command: str, problem: Problem) -> None:
         self.told.append(("error", problem.code))
 

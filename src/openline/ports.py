@@ -476,6 +476,10 @@ class LinkSink(Protocol):
     def user_partial(self, text: str) -> None:
         """The whole transcript of the open turn so far; may be revised."""
 
+    def transcript_partial(self, item_id: ItemId, text: str) -> None:
+        """The transcript so far of a committed turn; it is only added to."""
+        return
+
     def turn_final(
         self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int
     ) -> None:
@@ -716,6 +720,9 @@ class Client(Protocol):
     def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None: ...
 
     def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None: ...
+
+    def transcript_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
+        """All of a committed turn's words so far; they are only added to."""
 
     def error(self, command: str, problem: Problem) -> None: ...
 

@@ -63,7 +63,7 @@ def test_a_spoken_turn_is_the_providers_item_under_our_name() -> None:
         scene.link.append_audio(QUIET)
         speak(scene)
         await until(lambda: scene.sink.has("turn_final"))
-        told = [str(event[0]) for event in scene.sink.events]
+        told = scene.sink.names()
         assert told == ["opened", "speech_started", "speech_stopped", "turn_committed", "turn_final"]
         assert scene.sink.of("speech_started")[0][1] == 480
         start, end = 480, 480 + 10 * 480 + 25 * 480
@@ -87,6 +87,27 @@ def test_text_that_comes_before_our_name_waits_for_it() -> None:
         _, start, end = scene.sink.of("turn_committed")[0]
         scene.sink.add(spoken("item_late", int(str(start)), int(str(end))))
         assert scene.sink.events[-1][:3] == ("turn_final", "item_late", "hello")
+
+    play(do)
+
+
+def test_words_of_a_turn_that_is_over_are_told_under_our_name() -> None:
+    """Also those that came before it had one; and none after its text."""
+
+    async def do(scene: Scene) -> None:
+        scene.sink.names_items = False
+        scene.fake.transcripts, scene.fake.transcript_pace_s = ["one two three"], 0.1
+        await scene.open(SessionConfig())
+        speak(scene)
+        await until(lambda: scene.sink.has("turn_committed"))
+        await asyncio.sleep(0.15)
+        assert not scene.sink.has("transcript_partial")
+        _, start, end = scene.sink.of("turn_committed")[0]
+        scene.sink.add(spoken("item_late", int(str(start)), int(str(end))))
+        await until(lambda: scene.sink.has("turn_final"))
+        told = [event[1:] for event in scene.sink.of("transcript_partial")]
+        assert told == [("item_late", "one two "), ("item_late", "one two three ")]
+        assert scene.sink.events[-1][0] == "turn_final"
 
     play(do)
 
@@ -392,10 +413,10 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
         await until(lambda: old.closed == 1000)
         assert scene.sink.of("renewed") == [("renewed", "age")]
         assert [item["content"][0]["text"] for item in new.items] == ["hello"]
-        events = len(scene.sink.events)
+        events = len(scene.sink.names())
         speak(scene, frames=12)
         await until(lambda: len(scene.sink.of("turn_final")) == 2)
-        told = [event[0] for event in scene.sink.events[events:]]
+        told = scene.sink.names()[events:]
         assert told == ["speech_started", "speech_stopped", "turn_committed", "turn_final"]
         assert scene.sink.of("speech_started")[-1][1] == 40 * 480, "positions go on"
         scene.link.start_response(ask("resp_1"))

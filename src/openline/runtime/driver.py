@@ -523,6 +523,13 @@ class SessionDriver:
             for client in self.clients.values():
                 client.user_partial(turn.turn_id, turn.item_id, text)
 
+    def show_transcript(self, item: ItemId, text: str) -> None:
+        """Of a turn that is committed and not written down yet; of any other it comes too late."""
+        waiting = self.session.state.untranscribed.get(item)
+        if waiting is not None:
+            for client in self.clients.values():
+                client.transcript_partial(waiting[0], item, text)
+
     def show_call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:
         known = self.session.state.responses[response]
         output = known.outputs[output_index]

@@ -325,6 +325,10 @@ class LinkHost:
         if not self._is_closed:
             self._driver.show_user_partial(text)
 
+    def transcript_partial(self, item_id: ItemId, text: str) -> None:
+        if not self._is_closed:
+            self._driver.show_transcript(item_id, text)
+
     def turn_final(
         self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int
     ) -> None:

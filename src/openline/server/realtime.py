@@ -20,7 +20,7 @@ from typing import Literal, cast
 import msgspec
 
 from openline.core import inputs as i
-from openline.core.facts import Fact
+from openline.core.facts import Fact, TurnTranscribed
 from openline.core.model import AudioRange, Item, Problem, SessionConfig
 from openline.errors import ClientProtocolError, OpenlineError, SessionEnded
 from openline.ports import ReasoningDelta
@@ -478,6 +478,8 @@ class RealtimeConnection:
             if seen is not None:
                 for _, frame in render(seen, epoch=epoch, seq=seq, view=self._view):
                     self._outbox.put(frame, seq)
+            if type(fact) is TurnTranscribed:
+                self._view.words.pop(fact.item_id, None)
             self._shown = seq
 
     def _without_server_tools(self, fact: Fact) -> Fact | None:
@@ -517,6 +519,18 @@ class RealtimeConnection:
     def user_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
         if self.opted_in:
             self._partial(frames.user_partial(self._ids.next(self._shown), turn, item, text))
+
+    def transcript_partial(self, turn: TurnId, item: ItemId, text: str) -> None:
+        assert self._view is not None
+        words = self._view.words
+        told = words.get(item, "")
+        if self.opted_in or not self._view.transcribes:
+            self.user_partial(turn, item, text)
+        elif text.startswith(told) and text != told:  # A new link begins again: until it has caught up.
+            words[item] = text
+            self._partial(
+                frames.transcription_delta(self._ids.next(self._shown), item, text.removeprefix(told))
+            )
 
     def error(self, command: str, problem: Problem) -> None:
         self._partial(frames.error_frame(self._ids.next(self._shown), problem, command or None))

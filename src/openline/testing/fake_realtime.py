@@ -110,6 +110,7 @@ class FakeRealtime:
         self.transcribe: Callable[[bytes], str] | None = None
         """In place of ``transcripts``: the words of a turn's audio (PCM16 24 kHz, from 300 ms before it began)."""
         self.transcript_delay_s = 0.0
+        self.transcript_pace_s = 0.0
         self.echoes_metadata = True
         self.obeys = True
         self.repeats = False
@@ -522,6 +523,8 @@ class FakeConnection(WSListener):
             return
         for word in text.split():
             self.send({"type": f"{kind}.delta", **place, "delta": f"{word} "})
+            if self.server.transcript_pace_s:
+                await asyncio.sleep(self.server.transcript_pace_s)
         usage = {"type": "duration", "seconds": 1}
         self.send({"type": f"{kind}.completed", **place, "transcript": text, "usage": usage})
 

@@ -24,6 +24,7 @@ SERVER_FAULTS = {
     "idle_s": "a socket that hears nothing for so many seconds is closed with 1001",
     "delay_s": "each frame takes so long, in both directions: cancel and done cross on the line",
     "transcript_delay_s": "the words of a turn come so much later, after the reply that they caused",
+    "transcript_pace_s": "between two words of a turn",
     "repeats": "speech_started, speech_stopped and committed come twice",
     "echoes_metadata": "False: metadata of a response is forgotten",
     "obeys": "False: it replies to turns by itself, whatever ``create_response`` says",

@@ -16,7 +16,9 @@ class RecordingSink(LinkSink):
         self.text: dict[ResponseId, str] = {}
         self.reasoning: list[str] = []
 
-    def names(self, *, without: tuple[str, ...] = ("text_delta", "audio_delta")) -> list[object]:
+    def names(
+        self, *, without: tuple[str, ...] = ("text_delta", "audio_delta", "transcript_partial")
+    ) -> list[object]:
         return [event[0] for event in self.events if event[0] not in without]
 
     def opened(self) -> None:
@@ -39,6 +41,9 @@ class RecordingSink(LinkSink):
 
     def user_partial(self, text: str) -> None:
         self.events.append(("user_partial", text))
+
+    def transcript_partial(self, item_id: ItemId, text: str) -> None:
+        self.events.append(("transcript_partial", item_id, text))
 
     def turn_final(
         self, item_id: ItemId | None, text: str, confidence: float | None, start: int, end: int

@@ -66,8 +66,9 @@ GA_EVENTS: Final[tuple[Event, ...]] = (
         "conversation.item.input_audio_transcription.delta",
         f.TurnCommitted,
         f.TurnTranscribed,
-        note="Only in transcription sessions, and the whole text at once: a delta can only be added to, and a "
-        "partial is revised. Opted-in clients get openline.turn.partial.",
+        note="Only in transcription sessions: as an upstream model sends them, else the whole text at once, for a "
+        "delta can only be added to and a partial is revised. Opted-in clients get the whole text, and before it "
+        "openline.turn.partial.",
     ),
     _fact("conversation.item.input_audio_transcription.completed", f.TurnCommitted, f.TurnTranscribed),
     _fact("conversation.item.input_audio_transcription.failed", f.TurnTranscribed),
@@ -120,7 +121,11 @@ def _own(fact: type[Fact]) -> Event:
 
 OPENLINE_EVENTS: Final[tuple[Event, ...]] = (
     *(_own(fact) for fact in OPENLINE_FACTS),
-    _forwarded("openline.turn.partial", "partial", "The whole text of the open turn so far; may be revised."),
+    _forwarded(
+        "openline.turn.partial",
+        "partial",
+        "The whole text so far of a turn that is open or being written down; may be revised.",
+    ),
     _built(
         "openline.item.partial",
         "To a client that comes back: the whole text so far of an item that is being spoken, and the "

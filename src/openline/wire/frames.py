@@ -130,12 +130,16 @@ def arguments_delta(
 
 
 def user_partial(event_id: str, turn_id: TurnId, item_id: ItemId, text: str) -> bytes:
-    """The whole text of the open turn so far; the next one replaces it. For opted-in clients.
-
-    The protocol's own transcription delta is not used: it can only be added to, and a recognizer's partial
-    is revised.
+    """The whole text so far of a turn that is open or being written down; the next one replaces it. For opted-in
+    clients: the protocol's own transcription delta can only be added to, and a recognizer's partial is revised.
     """
     return _frame("openline.turn.partial", event_id, {"turn_id": turn_id, "item_id": item_id, "text": text})
+
+
+def transcription_delta(event_id: str, item_id: ItemId, text: str) -> bytes:
+    """Words that follow those before, for clients that only write down."""
+    values: JsonObject = {"item_id": item_id, "content_index": 0, "delta": text}
+    return _frame("conversation.item.input_audio_transcription.delta", event_id, values)
 
 
 # ------------------------------------------------------------------------------------- of one connection

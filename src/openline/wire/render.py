@@ -8,7 +8,7 @@ does not depend on who looks; a view then leaves out what is not for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 import msgspec
@@ -33,7 +33,8 @@ Frame = tuple[str, JsonObject]
 @dataclass(frozen=True, slots=True)
 class View:
     """Who looks: one connection of one session. ``expires_at``: Unix seconds of the session's end, 0 for never.
-    ``transcribes``: the session is one that only writes down."""
+    ``transcribes``: the session is one that only writes down. ``words``: what of an item's transcript this connection
+    was given in deltas; only of one that cannot resume, for which a fact need not give the same frames twice."""
 
     opted_in: bool
     conn: ConnectionId
@@ -42,6 +43,7 @@ class View:
     session: SessionId
     expires_at: int = 0
     transcribes: bool = False
+    words: dict[ItemId, str] = field(default_factory=dict, compare=False)
 
 
 def render(fact: Fact, *, epoch: Epoch, seq: Seq, view: View) -> list[tuple[int, bytes]]:
@@ -111,12 +113,14 @@ def _turn_committed(fact: f.TurnCommitted, view: View) -> Iterable[Frame]:
 
 
 def _transcribed(item_id: ItemId, text: str, audio_ms: int, view: View) -> Iterable[Frame]:
-    """The words of an item. A client that transcribes is told them as a delta too, whole, as whisper-1 does: a
-    recognizer revises what it said before, and a delta can only be added to."""
-    if view.transcribes and text:
+    """The words of an item. A client that transcribes is told them as a delta too: whole, as whisper-1 does, for a
+    recognizer revises what it said before and a delta can only be added to; or what its deltas have not said yet."""
+    told = view.words.get(item_id, "")
+    rest = text[len(told) :] if text.startswith(told) else ""
+    if view.transcribes and rest:
         yield (
             "conversation.item.input_audio_transcription.delta",
-            {"item_id": item_id, "content_index": 0, "delta": text},
+            {"item_id": item_id, "content_index": 0, "delta": rest},
         )
     yield (
         "conversation.item.input_audio_transcription.completed",
@@ -361,10 +365,10 @@ def _fields_but(*hidden: str) -> Callable[[Fact, View], JsonObject]:
 
     def own(fact: Fact, view: View) -> JsonObject:
         shown: JsonObject = {}
-        for field in fields(fact):
-            value = getattr(fact, field.name)
-            if field.name not in hidden and value is not None:
-                shown[field.name] = item_object(value, annotated=True) if isinstance(value, Item) else value
+        for known in fields(fact):
+            value = getattr(fact, known.name)
+            if known.name not in hidden and value is not None:
+                shown[known.name] = item_object(value, annotated=True) if isinstance(value, Item) else value
         return shown
 
     return own

@@ -157,6 +157,17 @@ def test_partials_hold_the_whole_turn() -> None:
     }
 
 
+def test_words_of_a_turn_that_is_written_down_are_added_to_those_before() -> None:
+    event = read(frames.transcription_delta(ID, USER_ITEM.id, " bolts"))
+    assert event == {
+        "type": "conversation.item.input_audio_transcription.delta",
+        "event_id": ID,
+        "item_id": "item_u",
+        "content_index": 0,
+        "delta": " bolts",
+    }
+
+
 # ------------------------------------------------------------------------------------------ one connection
 
 

@@ -536,6 +536,17 @@ def test_who_transcribes_is_told_the_words_as_a_delta_too() -> None:
         assert f"{TRANSCRIPTION}.delta" not in kinds_of([fact], STOCK)
 
 
+@pytest.mark.parametrize(
+    ("said", "rest"), [("and", [" a nut"]), ("and a nut", []), ("and a bolt", []), ("", ["and a nut"])]
+)
+def test_of_words_that_were_given_as_they_came_only_the_rest_is_a_delta(said: str, rest: list[str]) -> None:
+    late = f.TurnTranscribed(TURN, USER_ITEM.id, "and a nut", None, 1_500, "")
+    view = dataclasses.replace(TRANSCRIBES, words={USER_ITEM.id: said})
+    frames = frames_of([late], view)
+    assert [frame["delta"] for frame in frames if frame["type"] == f"{TRANSCRIPTION}.delta"] == rest
+    assert frames[-1]["transcript"] == "and a nut", "what was taken back is put right by the whole"
+
+
 def test_where_nothing_was_said_there_is_no_delta() -> None:
     nothing = f.TurnTranscribed(TURN, USER_ITEM.id, "", None, 1_500, "")
     assert kinds_of([nothing], TRANSCRIBES) == [f"{TRANSCRIPTION}.completed"]

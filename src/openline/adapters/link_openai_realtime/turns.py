@@ -221,6 +221,8 @@ class Turns:
     def _name(self, spoken: _Spoken, ours: ItemId) -> None:
         spoken.ours = ours
         self._conversation.bind(ours, spoken.theirs)
+        if spoken.partial and spoken.text is None and not spoken.failed:
+            self._sink.transcript_partial(ours, spoken.partial)
         self._tell(spoken)
 
     # -- text
@@ -229,8 +231,10 @@ class Turns:
         spoken = self._spoken.get(event.item_id)
         if spoken is not None and event.delta:
             spoken.partial += event.delta
-            if spoken is self._open:  # Once committed, the partial text belongs to no open turn.
+            if spoken is self._open:
                 self._sink.user_partial(spoken.partial)
+            elif spoken.ours is not None:
+                self._sink.transcript_partial(spoken.ours, spoken.partial)
 
     def transcribed(self, event: upstream.TranscriptionCompleted) -> None:
         spoken = self._spoken.get(event.item_id)
