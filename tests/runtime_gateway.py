@@ -205,6 +205,7 @@ class House:
         self.recordings = recordings
         self._made = 0
         limits = settings.pop("limits", Limits())
+        make_codec = settings.pop("make_codec", None)
         self.gateway = Gateway(
             store=self.log,
             codec=Codec(),
@@ -214,6 +215,7 @@ class House:
             settings=GatewaySettings(limits=limits, **settings),
             new_id=self._new_id,
             recordings=recordings,
+            make_codec=make_codec,
         )
 
     def _new_id(self) -> str:

@@ -6,12 +6,28 @@ a codec of its own, because each is a stream with a filter's memory. A use whose
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from openline.core.model import AudioFormat
 from openline.ports import AudioCodec, CodecFactory
 from openline.types import ItemId
 
 USES_MAX = 32
 """Streams at once: three of the line and two for each item that is being said, with room for what was cut."""
+CODED_SAMPLES = 3
+"""Samples at 24,000 a second for each byte of G.711, which has 8,000."""
+
+
+class Encoded(NamedTuple):
+    """Caller audio as it came, in a format other than "pcm"."""
+
+    format: AudioFormat
+    data: bytes
+
+    @property
+    def samples(self) -> int:
+        """How far it moves the track, at 24 kHz."""
+        return CODED_SAMPLES * len(self.data)
 
 
 class Codecs:
@@ -37,6 +53,10 @@ class Codecs:
 
     def from_caller(self, name: AudioFormat, data: bytes) -> bytes:
         return self._use("caller", "", name).decode(data)
+
+    def pass_caller(self) -> None:
+        """The caller's audio goes by as it is: what a decoder still holds of it is too old to come later."""
+        self._uses.pop(("caller", ""), None)
 
     def to_link(self, name: AudioFormat, pcm: bytes) -> bytes:
         """What a link takes that takes neither PCM16 nor what the caller sends."""

@@ -35,8 +35,8 @@ from openline.ports import (
     StepCodec,
     StepRecord,
 )
-from openline.runtime.codecs import Codecs
-from openline.runtime.linkhost import Encoded, LinkHost
+from openline.runtime.codecs import Codecs, Encoded
+from openline.runtime.linkhost import LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks, Track
 from openline.runtime.spool import SpoolDesk
 from openline.runtime.tail import CallerTail
@@ -137,7 +137,7 @@ class SessionDriver:
         self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
         self._heard_until = 0
         self.buffer_start = 0
-        self._tail = CallerTail()
+        self._tail = CallerTail(self.codecs.fresh)
         self.unheard_from: int | None = None
         """Where on the caller's track begins what no model may have heard, while a link is lost."""
         self._look_at_state()
@@ -394,12 +394,18 @@ class SessionDriver:
     def append_audio(self, data: bytes) -> None:
         """Caller audio in the session's input format: to the recording and the link. Never waits, never a step."""
         # One function, few attributes: each of 50 frames a second finds all that it touches out of the caches.
-        pcm, encoded = data, None
-        if self._input_format != "pcm":
-            pcm = self.codecs.from_caller(self._input_format, data)
-            encoded = Encoded(self._input_format, data)
+        pcm, encoded, samples = data, None, len(data) >> 1
+        kept: bytes | Encoded = data
+        name = self._input_format
+        if name != "pcm":
+            encoded = Encoded(name, data)
+            if self.recorder is None and self.link is not None and self.link.passes(name):
+                pcm, kept, samples = b"", encoded, encoded.samples
+                self.codecs.pass_caller()
+            else:
+                kept = pcm = self.codecs.from_caller(name, data)
+                samples = len(pcm) >> 1
         start = self._heard_until
-        samples = len(pcm) >> 1
         begin = (self._wall_ms() - self._created_ms) * SAMPLES_PER_MS - samples
         if begin - start > GAP_SAMPLES:
             if self.buffer_start == start:
@@ -409,7 +415,7 @@ class SessionDriver:
         if self.recorder is not None:
             self.recorder.write("caller", start, pcm)
         else:
-            self._tail.add(start, pcm, self._may_be_speech or self.unheard_from is not None)
+            self._tail.add(start, kept, self._may_be_speech or self.unheard_from is not None)
         if self.link is not None:
             self.link.append(pcm, start, end, encoded)
         elif self.unheard_from is None:

@@ -13,12 +13,13 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from openline.core import inputs as i
 from openline.core.model import AudioFormat, AudioRange, Item, Problem, SessionConfig, Usage
 from openline.errors import LinkError, LinkRejected, OpenlineError, for_log
 from openline.ports import LinkFactory, ModelLink, ReasoningDelta
+from openline.runtime.codecs import Encoded
 from openline.types import CallId, ItemId, ResponseId
 
 if TYPE_CHECKING:
@@ -42,13 +43,6 @@ REPLAY_BYTES = 48_000
 """A second at a time, so that half a minute does not hold up the loop."""
 JITTER = 0.25
 """Share by which a delay may be longer: the links of a node that fell together do not come back together."""
-
-
-class Encoded(NamedTuple):
-    """Caller audio as it came, beside the PCM16 that was made of it."""
-
-    format: AudioFormat
-    data: bytes
 
 
 class TrackMap:
@@ -165,8 +159,20 @@ class LinkHost:
         """Samples given to the link so far."""
         return self._next_position - self._behind
 
+    def passes(self, name: AudioFormat) -> bool:
+        """Whether audio in this format goes to the link as it is, so that nobody need decode it for ``append``."""
+        return (
+            self._held is None
+            and not self._is_closed
+            and self.link is not None
+            and self.link.input_format == name
+        )
+
     def append(self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None) -> None:
-        """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened."""
+        """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened.
+
+        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that.
+        """
         if self._is_closed:
             return
         if self._held is not None:

@@ -7,6 +7,11 @@ does. With recording on it is read from the recording, and none of this is kept.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
+
+from openline.core.model import AudioFormat
+from openline.ports import AudioCodec
+from openline.runtime.codecs import Encoded
 
 IDLE_MS = 1_000
 """DESIGN §4: at most a second of audio in memory; it covers the padding and the time until speech is reported."""
@@ -17,19 +22,20 @@ IDLE_SAMPLES, SPOKEN_SAMPLES = IDLE_MS * SAMPLES_PER_MS, SPOKEN_MS * SAMPLES_PER
 
 
 class CallerTail:
-    """PCM16 24 kHz by its place on the caller's track (samples)."""
+    """PCM16 24 kHz, or audio as it came, by its place on the caller's track (samples). ``codec`` makes one."""
 
-    __slots__ = ("_complete_from", "_frames", "_samples")
+    __slots__ = ("_codec", "_complete_from", "_frames", "_samples")
 
-    def __init__(self) -> None:
-        self._frames: deque[tuple[int, bytes]] = deque()
+    def __init__(self, codec: Callable[[AudioFormat], AudioCodec]) -> None:
+        self._codec = codec
+        self._frames: deque[tuple[int, bytes | Encoded]] = deque()
         self._samples = 0
         self._complete_from = 0
         """From here on everything that came is kept."""
 
-    def add(self, start: int, pcm: bytes, is_speech: bool) -> None:
-        self._frames.append((start, pcm))
-        samples = self._samples + (len(pcm) >> 1)
+    def add(self, start: int, sound: bytes | Encoded, is_speech: bool) -> None:
+        self._frames.append((start, sound))
+        samples = self._samples + _samples(sound)
         if samples > IDLE_SAMPLES and not (is_speech and samples <= SPOKEN_SAMPLES):
             samples = self._trim(samples, SPOKEN_SAMPLES if is_speech else IDLE_SAMPLES)
         self._samples = samples
@@ -38,7 +44,7 @@ class CallerTail:
         frames = self._frames
         while samples > limit:
             first, dropped = frames.popleft()
-            size = len(dropped) >> 1
+            size = _samples(dropped)
             samples -= size
             self._complete_from = first + size
         return samples
@@ -52,8 +58,31 @@ class CallerTail:
         if start < self._complete_from or end <= start:
             return b""
         out = bytearray(2 * (end - start))
-        for first, pcm in self._frames:
+        for first, pcm in self._decoded(start, end):
             low, high = max(start, first), min(end, first + len(pcm) // 2)
             if low < high:
                 out[2 * (low - start) : 2 * (high - start)] = pcm[2 * (low - first) : 2 * (high - first)]
         return bytes(out)
+
+    def _decoded(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """What lies in [start, end) as PCM16. What came without a gap is decoded as one stream, which may end up to
+        3 ms early: a filter's rest."""
+        codec: AudioCodec | None = None
+        name, place, at = "pcm", 0, 0
+        for first, sound in self._frames:
+            if first + _samples(sound) <= start or first >= end:
+                continue
+            if not isinstance(sound, Encoded):
+                codec = None
+                yield first, sound
+                continue
+            if codec is None or sound.format != name or first != place:
+                codec, name, at = self._codec(sound.format), sound.format, first
+            place = first + sound.samples
+            pcm = codec.decode(sound.data)
+            yield at, pcm
+            at += len(pcm) >> 1
+
+
+def _samples(sound: bytes | Encoded) -> int:
+    return sound.samples if isinstance(sound, Encoded) else len(sound) >> 1

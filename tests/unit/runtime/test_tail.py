@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from openline.adapters.g711 import codec_of, compress
+from openline.adapters.resample import Resampler
+from openline.runtime.codecs import Encoded
 from openline.runtime.tail import IDLE_MS, SAMPLES_PER_MS, SPOKEN_MS, CallerTail
 
 FRAME = 480
+CODEC = codec_of(Resampler)
 
 
 def numbered(number: int) -> bytes:
@@ -12,7 +16,7 @@ def numbered(number: int) -> bytes:
 
 
 def test_what_is_kept_is_read_by_its_place_with_silence_in_between() -> None:
-    tail = CallerTail()
+    tail = CallerTail(CODEC)
     tail.add(FRAME, numbered(1), False)
     tail.add(3 * FRAME, numbered(2), False)
     assert tail.read(0, 5 * FRAME) == bytes(960) + numbered(1) + bytes(960) + numbered(2) + bytes(960)
@@ -22,7 +26,7 @@ def test_what_is_kept_is_read_by_its_place_with_silence_in_between() -> None:
 
 def test_while_nobody_speaks_a_second_is_kept_and_half_a_minute_of_who_does() -> None:
     for is_speech, limit in ((False, IDLE_MS), (True, SPOKEN_MS)):
-        tail = CallerTail()
+        tail = CallerTail(CODEC)
         frames = limit * SAMPLES_PER_MS // FRAME + 10
         for number in range(frames):
             tail.add(number * FRAME, numbered(number), is_speech)
@@ -30,3 +34,34 @@ def test_while_nobody_speaks_a_second_is_kept_and_half_a_minute_of_who_does() ->
         kept = tail.read(10 * FRAME, frames * FRAME)
         assert len(kept) == limit * SAMPLES_PER_MS * 2
         assert kept[:960] == numbered(10)
+
+
+def steady(value: int, frames: int = 1) -> Encoded:
+    return Encoded("pcmu", compress("pcmu", value.to_bytes(2, "little") * 160 * frames))
+
+
+def test_what_came_as_it_is_has_its_place_and_is_decoded_when_it_is_read() -> None:
+    tail = CallerTail(CODEC)
+    for number in range(10):
+        tail.add(FRAME * number, steady(8_000), False)
+    tail.add(FRAME * 12, steady(16_000, 2), False)
+    tail.add(FRAME * 14, numbered(7), False)
+    sound = memoryview(tail.read(0, FRAME * 15)).cast("h")
+    middle = {place: sound[FRAME * place + FRAME // 2] for place in (0, 5, 9, 10, 11, 12, 13, 14)}
+    assert all(abs(middle[place] - 8_000) < 400 for place in (0, 5))
+    assert middle[10] == middle[11] == 0 and abs(middle[13] - 16_000) < 800 and middle[14] == 7
+    assert all(sound[100 : FRAME * 9]), "one stream: no hole where a frame ends"
+    assert not any(sound[FRAME * 10 : FRAME * 12]), "silence where nothing was sent"
+    later = memoryview(tail.read(FRAME * 5, FRAME * 10)).cast("h")
+    assert len(later) == FRAME * 5 and abs(later[FRAME * 2] - 8_000) < 400
+
+
+def test_it_is_kept_for_as_long_as_other_audio_and_in_a_sixth_of_the_space() -> None:
+    tail = CallerTail(CODEC)
+    frames = IDLE_MS * SAMPLES_PER_MS // FRAME + 10
+    for number in range(frames):
+        tail.add(number * FRAME, steady(8_000), False)
+    assert tail.kept_from == 10 * FRAME
+    assert tail.read(9 * FRAME, frames * FRAME) == b""
+    assert len(tail.read(10 * FRAME, frames * FRAME)) == IDLE_MS * SAMPLES_PER_MS * 2
+    assert sum(len(sound.data) for _, sound in tail._frames if isinstance(sound, Encoded)) == IDLE_MS * 8
