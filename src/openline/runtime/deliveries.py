@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 
 from openline.core import effects as e
@@ -38,7 +37,7 @@ class Deliveries:
         self._store = store
         self._driver = driver
         self._done_to = done_to
-        self._queue: deque[tuple[Seq, f.Fact]] = deque()
+        self._queue: list[tuple[Seq, f.Fact]] = []
         self._worker: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -53,7 +52,7 @@ class Deliveries:
     async def _work(self) -> None:
         try:
             while self._queue and not self._is_closed:
-                seq, fact = self._queue.popleft()
+                seq, fact = self._queue.pop(0)
                 await self._handle(seq, fact)
                 self._done_to = seq
                 session = self._driver.session.state.session

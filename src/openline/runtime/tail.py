@@ -6,7 +6,6 @@ does. With recording on it is read from the recording, and none of this is kept.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from openline.core.model import AudioFormat
@@ -28,7 +27,7 @@ class CallerTail:
 
     def __init__(self, codec: Callable[[AudioFormat], AudioCodec]) -> None:
         self._codec = codec
-        self._frames: deque[tuple[int, bytes | Encoded]] = deque()
+        self._frames: list[tuple[int, bytes | Encoded]] = []
         self._samples = 0
         self._complete_from = 0
         """From here on everything that came is kept."""
@@ -43,7 +42,7 @@ class CallerTail:
     def _trim(self, samples: int, limit: int) -> int:
         frames = self._frames
         while samples > limit:
-            first, dropped = frames.popleft()
+            first, dropped = frames.pop(0)
             size = _samples(dropped)
             samples -= size
             self._complete_from = first + size

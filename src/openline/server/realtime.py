@@ -12,7 +12,6 @@ import base64
 import hashlib
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
@@ -110,7 +109,7 @@ class RealtimeConnection:
         self._shown = Seq(0)
         self._token = ""
         self._attached_seq: Seq | None = None
-        self._pending: deque[c.ClientEvent] = deque()
+        self._pending: list[c.ClientEvent] = []
         self._is_closed = False
         self._task: asyncio.Task[None] | None = None
         self._retrievals: asyncio.Task[None] | None = None
@@ -350,7 +349,7 @@ class RealtimeConnection:
 
     def _drain_pending(self) -> None:
         while self._pending and not self._is_closed and not self._gateway.store.is_saturated:
-            event = self._pending.popleft()
+            event = self._pending.pop(0)
             if type(event) is c.AppendAudio:
                 self._append(event)
             else:
