@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from openline.cli import housekeeping
 from openline.cli.housekeeping import BUSY_EVERY_S, QUIET_EVERY_S, Garbage
 
 
@@ -30,6 +31,14 @@ class House:
     def after(self, seconds: float) -> None:
         self.now_s += seconds
         self.garbage.tick()
+
+    def leave_rings(self, count: int) -> list[weakref.ref[Ring]]:
+        """Garbage that is set aside before an automatic look can find it, as some always is."""
+        gc.disable()
+        rings = [leave_a_ring() for _ in range(count)]
+        self.after(0)
+        gc.enable()
+        return rings
 
 
 @pytest.fixture
@@ -64,14 +73,32 @@ def test_what_a_call_left_is_freed_when_nobody_is_connected(house: House) -> Non
 
 
 @pytest.mark.parametrize("opened", [0, 2])
-def test_while_somebody_is_connected_it_waits_five_minutes_and_no_longer(house: House, opened: int) -> None:
+def test_while_somebody_is_connected_it_counts_every_five_minutes_and_looks_if_much_was_left(
+    house: House, opened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when no call came since: one long call can leave cycles too."""
+    monkeypatch.setattr(housekeeping, "GROWN_OBJECTS", 1_000)
     house.opened, house.connected = opened, 2
-    ring = leave_a_ring()
+    few = house.leave_rings(100)
+    house.after(BUSY_EVERY_S)
+    assert all(ring() is not None for ring in few), "not worth a pause of all calls"
+    many = house.leave_rings(1_100)
     house.after(BUSY_EVERY_S - 1)
-    assert ring() is not None
+    assert all(ring() is not None for ring in many)
     house.after(1)
-    assert ring() is None
+    assert all(ring() is None for ring in few + many)
+
+
+def test_growth_counts_from_the_last_look(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "GROWN_OBJECTS", 1_000)
+    house.connected = 1
+    alive = [Ring() for _ in range(1_100)]
+    house.after(0)
+    house.after(BUSY_EVERY_S)
+    (ring,) = house.leave_rings(1)
+    house.after(BUSY_EVERY_S)
+    assert ring() is not None, "what is alive was counted once"
+    assert len(alive) == 1_100
 
 
 def test_where_no_call_came_nobody_looks_before_that(house: House) -> None:
