@@ -77,7 +77,7 @@ def test_while_somebody_is_connected_it_counts_every_five_minutes_and_looks_if_m
     house: House, opened: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when no call came since: one long call can leave cycles too."""
-    monkeypatch.setattr(housekeeping, "GROWN_OBJECTS", 1_000)
+    monkeypatch.setattr(housekeeping, "GROWN_BLOCKS", 1_000)
     house.opened, house.connected = opened, 2
     few = house.leave_rings(100)
     house.after(BUSY_EVERY_S)
@@ -90,7 +90,7 @@ def test_while_somebody_is_connected_it_counts_every_five_minutes_and_looks_if_m
 
 
 def test_growth_counts_from_the_last_look(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "GROWN_OBJECTS", 1_000)
+    monkeypatch.setattr(housekeeping, "GROWN_BLOCKS", 1_000)
     house.connected = 1
     alive = [Ring() for _ in range(1_100)]
     house.after(0)
