@@ -121,11 +121,17 @@ def new_session_id() -> str:
     return f"sess_{secrets.token_hex(12)}"
 
 
+TEXT_SILENCE_MS = 120_000
+"""Silence in a written reply before it is asked for again. A model may think for a minute before its first word, and
+its adapter gives a silent one up after that minute (``stall_s``): this is for what no adapter notices."""
+
+
 def gateway_settings(settings: Settings) -> GatewaySettings:
     limits = Limits(
         resume_window_ms=settings.resume_window_ms,
         park_for_ms=settings.park_for_ms,
         silence_budget_ms=settings.silence_budget_ms,
+        text_silence_ms=max(settings.silence_budget_ms, TEXT_SILENCE_MS),
     )
     return GatewaySettings(
         settings.node,

@@ -357,6 +357,22 @@ def test_a_try_that_is_lost_while_it_thinks_is_made_again(tmp_path: Path, store:
 
 
 @each_store
+def test_a_model_that_thinks_longer_than_a_caller_would_wait_is_waited_for(
+    tmp_path: Path, store: bool
+) -> None:
+    """The silence budget is of a call: nobody holds a telephone here. The model is asked once, and answers."""
+
+    async def story() -> None:
+        async with FakeProvider(thinking, think=lambda new, cached: 1.3) as provider:
+            settings = {**settings_for(provider), "silence_budget_ms": 500}
+            async with gateway(tmp_path / "d", agent=spoken_agent(), **settings) as started:
+                made = await client_of(started).responses.create(model="m", input="hello", store=store)
+                assert (made.output_text, len(provider.requests)) == ("You said: hello", 1)
+
+    asyncio.run(story())
+
+
+@each_store
 def test_each_item_has_what_led_to_it_and_the_rest_is_shown_and_forgotten(
     tmp_path: Path, store: bool
 ) -> None:
@@ -399,6 +415,40 @@ def test_each_item_has_what_led_to_it_and_the_rest_is_shown_and_forgotten(
                 ("function_call_output", []),
                 ("function_call_output", []),
             ]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("far_store", ["off", "on"])
+@each_store
+def test_thoughts_and_refusals_pass_two_gateways_in_a_row(
+    tmp_path: Path, store: bool, far_store: str
+) -> None:
+    """Under the provider's ids all the way, which its encrypted content is bound to."""
+
+    def reply(body: Json) -> Reply:
+        return Reply(refusal="No.") if last_text(body) == "13" else thinking(body)
+
+    async def story() -> None:
+        async with FakeProvider(reply) as provider:
+            agent = spoken_agent(builtin_tools=False)
+            async with gateway(tmp_path / "far", agent=agent, **settings_for(provider)) as far:
+                settings: Any = {"llm_url": f"{far.url}/v1", "llm_model": "m", "llm_store": far_store}
+                async with gateway(tmp_path / "near", agent=spoken_agent(), **settings) as near:
+                    client = client_of(near)
+                    asked: Any = {"model": "m", "tools": [TOOL], "store": store, "include": SEALED}
+                    given: Any = [{"role": "user", "content": "how many hinges"}]
+                    made = await client.responses.create(input=given, **asked)
+                    thought, call = made.output
+                    assert isinstance(thought, ResponseReasoningItem) and call.type == "function_call"
+                    assert provider.sealed[thought.id] == thought.encrypted_content == "gAAA"
+                    given += [item.to_dict() for item in made.output]
+                    for told, kind in (("12", "output_text"), ("13", "refusal")):
+                        output = {"type": "function_call_output", "call_id": call.call_id, "output": told}
+                        again = await client.responses.create(input=[*given, output], **asked)
+                        sent = provider.requests[-1].body["input"]
+                        assert sent[1] == thought.to_dict() and len(sent) == 4
+                        assert again.output[-1].to_dict()["content"][0]["type"] == kind  # type: ignore[index]  # it is JSON, and has a content
 
     asyncio.run(story())
 

@@ -277,7 +277,7 @@ def wake_at(draft: Draft) -> int | None:
         if state.turn is not None and (state.turn.phase == "deciding" or state.speaks_unheard):
             deadlines.append(state.turn.since_ns + limits.transcription_ms * 1_000_000)
         for response in state.responses.values():
-            deadlines.append(response.active_ns + limits.silence_budget_ms * 1_000_000)
+            deadlines.append(response.active_ns + limits.silence_ms(response.modality) * 1_000_000)
         if (idle := idle_deadline_ns(state)) is not None:
             deadlines.append(idle)
     else:

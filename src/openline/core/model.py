@@ -186,7 +186,11 @@ class SessionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time limits of one session, in milliseconds. Fixed when the session is made, so replay agrees."""
+    """Time limits of one session, in milliseconds. Fixed when the session is made, so replay agrees.
+
+    ``silence_budget_ms`` is a caller's, ``text_silence_ms`` that of a response nobody waits for with a telephone in
+    the hand (its default is what logs without it were decided by).
+    """
 
     resume_window_ms: int = 30_000
     detached_reply_ms: int = 15_000
@@ -194,6 +198,11 @@ class Limits:
     silence_budget_ms: int = 8_000
     transcription_ms: int = 10_000
     prepare_reply_ms: int = 300
+    text_silence_ms: int = 8_000
+
+    def silence_ms(self, modality: Modality) -> int:
+        """How long a response may show no sign of life."""
+        return self.silence_budget_ms if modality == "audio" else self.text_silence_ms
 
 
 @dataclass(frozen=True, slots=True)

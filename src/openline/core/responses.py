@@ -552,10 +552,10 @@ def check_silence(draft: Draft) -> None:
     """A response that shows no sign of life past the silence budget is asked for again once, then given up."""
     if not draft.state.has_talker:
         return  # Nobody waits for a word; the resume window bounds this state.
-    budget = draft.state.limits.silence_budget_ms
+    limits = draft.state.limits
     for response in list(draft.state.responses.values()):
         waited = draft.elapsed_ms(response.active_ns)
-        if waited < budget:
+        if waited < limits.silence_ms(response.modality):
             continue
         if response.phase == "active" and not response.outputs and response.attempt == 1:
             draft.fact(f.SilenceExceeded(response.response_id, waited, "retry"))

@@ -44,7 +44,7 @@ EAGER: tuple[Literal["low", "medium", "high", "auto"], ...] = ("low", "medium", 
 
 def test_defaults() -> None:
     """The protocol's own where it has one (openai-protocols.md B.3), DESIGN's for the times."""
-    assert m.Limits() == m.Limits(30_000, 15_000, 604_800_000, 8_000, 10_000, 300)
+    assert m.Limits() == m.Limits(30_000, 15_000, 604_800_000, 8_000, 10_000, 300, 8_000)
     assert m.TurnDetection() == m.TurnDetection("server_vad", 0.5, 300, 500, True, True, None, "auto")
     assert m.SessionConfig() == m.SessionConfig(
         "embedded", "audio", "", (), '"auto"', True, None, "marin", 1.0, m.TurnDetection(), "", "{}",

@@ -25,6 +25,7 @@ from openline.core.model import (
     AudioRange,
     Cut,
     Item,
+    Limits,
     Modality,
     Part,
     Problem,
@@ -70,6 +71,19 @@ def test_what_led_to_an_item_is_begun_and_ended_with_it_also_where_it_is_cut() -
         ("message", ("{1}", "{2}")),
     ]
     assert all(call.session.state.entries[item.id].item.reasoning == item.reasoning for item in done.output)
+
+
+@pytest.mark.parametrize(("modality", "budget_ms"), [("audio", 2_000), ("text", 9_000)])
+def test_a_reply_that_is_written_may_take_longer_to_begin_than_one_that_is_spoken(
+    modality: Modality, budget_ms: int
+) -> None:
+    call = live_call(
+        SessionConfig(modality=modality), limits=Limits(silence_budget_ms=2_000, text_silence_ms=9_000)
+    )
+    speak(call, "what time is it")
+    assert not call.advance(budget_ms - 1)
+    (step,) = call.advance(1)
+    assert names(step) == ["silence.exceeded"]
 
 
 # ------------------------------------------------------------------------------------------- being prepared
