@@ -174,6 +174,11 @@ def test_without_codecs_nothing_but_pcm_is_asked_for() -> None:
         scene.link = scene.sink.link = bare(SessionId("s"), MANUAL)
         connection = await scene.open(phone("pcmu"))
         assert connection.session["audio"]["input"]["format"]["type"] == "audio/pcm"
+        connection.session["audio"]["input"]["format"] = {"type": "audio/pcmu"}
+        scene.link.update(replace(MANUAL, instructions="Be brief."))
+        await until(lambda: connection.session["instructions"])
+        await asyncio.sleep(0.02)
+        assert scene.link.input_format == "pcm", "nor is it followed where it goes"
 
     play(do)
 

@@ -124,6 +124,7 @@ def caller(line: Provider) -> CallerAudio:
 
     turns = Turns(line.send, command, RecordingSink(), Conversation(command, lambda: ()))
     line.audio = CallerAudio(line, turns, Formats(Marker, "a provider"), Counter())
+    line.audio.socket = line
     return line.audio
 
 

@@ -3,7 +3,8 @@
 link.py       the port: one provider session at a time, watching it, renewing it
 session.py    one socket with all that belongs to it: handshake, frames in and out, errors
 socket.py     picows' client, and what its failures mean
-turns.py      the user's side: audio up, turns and their text down
+caller.py     the caller's audio on its way up, and the formats that are asked for
+turns.py      the user's side: speech, turns and their text
 replies.py    the model's side: responses and their outputs
 formats.py    G.711 as it is where the provider takes it, transcoded where not
 items.py      the conversation: which of the provider's items are which of ours

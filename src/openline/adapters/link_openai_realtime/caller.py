@@ -25,14 +25,16 @@ Pair = tuple[AudioFormat, AudioFormat]
 """What is heard, what is said."""
 
 
-class Line(Protocol):
-    """What of its provider session the audio needs."""
+class Up(Protocol):
+    """The socket. ``is_writable`` False: so much is unsent that new audio would come too late to be of use."""
+
+    is_writable: bool
 
     def send(self, payload: bytes) -> None: ...
 
-    @property
-    def is_writable(self) -> bool:
-        """False: so much is unsent that new audio would come too late to be of use."""
+
+class Line(Protocol):
+    """What of its provider session the audio needs."""
 
     def update_session(self, session: JsonObject) -> str:
         """Sends it; the event id."""
@@ -50,7 +52,8 @@ class Line(Protocol):
 
 
 class CallerAudio:
-    """``input_format``: what the provider is sent, or will be once it has agreed to it."""
+    """``input_format``: what the provider is sent, or will be once it has agreed to it. ``socket``: where to, once
+    there is one."""
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class CallerAudio:
         self._waiting: deque[Callable[[], None]] = deque()
         """What was done to the caller's audio meanwhile, in order."""
         self.input_format: AudioFormat = "pcm"
+        self.socket: Up | None = None
 
     # -- audio
 
@@ -85,9 +89,10 @@ class CallerAudio:
             return
         if name != self.input_format:
             data = self._transcoder.convert(name, self.input_format, data)
-        if self._line.is_writable:
+        socket = self.socket
+        if socket is not None and socket.is_writable:
             self._turns.sent(samples)
-            self._line.send(upstream.append_audio(data))
+            socket.send(upstream.append_audio(data))
         else:
             self._drop(samples)
 
@@ -114,14 +119,18 @@ class CallerAudio:
         if self._switch:
             self._waiting.append(lambda: self.replay(name, data))
             return
-        self._line.send(upstream.append_audio(self._transcoder.convert(name, self.input_format, data)))
+        self._send(self._transcoder.convert(name, self.input_format, data))
 
     def fill(self, ms: int) -> None:
         """Silence that nobody sent."""
         if not self._switch:
             data = silence(self.input_format, ms)
             self._turns.filled(samples_of(self.input_format, data))
-            self._line.send(upstream.append_audio(data))
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        if self.socket is not None:
+            self.socket.send(upstream.append_audio(data))
 
     def then(self, do: Callable[[], None]) -> None:
         """``do`` commits or clears what came before it."""
@@ -176,6 +185,8 @@ class CallerAudio:
     ) -> None:
         """A session.updated, which answers ``event_id``. What the provider says it does counts for more than what
         it was asked."""
+        if not self._formats.can_transcode:
+            told = (None, None)  # Whatever it says, it is given what was asked for.
         if self._switch and event_id != self._switch and told != self._asked:
             return  # It answers something before.
         asked = self._asked

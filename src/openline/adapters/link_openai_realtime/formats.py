@@ -41,6 +41,10 @@ class Formats:
         self._where = where
         self._refused: set[tuple[Side, AudioFormat]] = set()
 
+    @property
+    def can_transcode(self) -> bool:
+        return self._make is not None
+
     def wanted(self, config: SessionConfig) -> SessionConfig:
         """``config`` with the formats that the provider may be asked for."""
         heard, said = self._may("input", config.input_format), self._may("output", config.output_format)

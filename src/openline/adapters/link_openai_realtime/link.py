@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from openline.adapters.link_openai_realtime.formats import Formats, samples_of
+from openline.adapters.link_openai_realtime.formats import BYTES_PER_MS, Formats
 from openline.adapters.link_openai_realtime.session import Provider, ProviderSession
 from openline.adapters.link_openai_realtime.socket import (
     REFUSED_FOR_GOOD,
@@ -23,7 +23,7 @@ from openline.adapters.link_openai_realtime.socket import (
     SocketSettings,
     may_not_know,
 )
-from openline.core.audio import samples_of_ms
+from openline.core.audio import RATE
 from openline.core.model import AudioFormat, Item, SessionConfig
 from openline.errors import LinkError
 from openline.ports import CodecFactory, LinkSink, ModelLink, ResponseStart
@@ -42,9 +42,11 @@ STARVED_S = 1.0
 """A look that comes so late judges nobody: the loop was busy, and what came meanwhile is not read yet."""
 FILL_MS = 500
 """Silence beyond the window that ends a turn: detectors are not exact."""
-OVERLAP_SAMPLES = samples_of_ms(700)
+OVERLAP_MS = 700
 """Audio that a renewed socket is given again, so that a word begun before the swap is heard from its start: so long
 may a detector and the line need to say that somebody speaks. Of a turn that is over nothing is given again."""
+
+SAMPLES_PER_MS = RATE // 1000
 
 Command = Callable[[ProviderSession], None]
 
@@ -101,7 +103,8 @@ class OpenAIRealtimeLink(ModelLink):
         self._config = SessionConfig()
         self._recent: deque[bytes] = deque()
         self._recent_format: AudioFormat = "pcm"
-        self._recent_samples = 0
+        self._recent_bytes = 0
+        self._recent_max = OVERLAP_MS * BYTES_PER_MS["pcm"]
         self._position = 0
         self._is_playing = False
         self._is_closed = False
@@ -172,7 +175,7 @@ class OpenAIRealtimeLink(ModelLink):
 
     def _take(self, session: ProviderSession, born: float) -> None:
         """From here on audio goes to ``session``; what was kept goes there first."""
-        session.turns.begin_at(self._position, self._recent_samples)
+        session.turns.begin_at(self._position, self._recent_samples())
         session.confirmed = self._position
         for data in self._recent:
             session.audio.replay(self._recent_format, data)
@@ -348,17 +351,21 @@ class OpenAIRealtimeLink(ModelLink):
         self._position += samples
         recent = self._recent
         if name != self._recent_format:
-            self._recent_format, self._recent_samples = name, 0
+            self._recent_format, self._recent_bytes = name, 0
+            self._recent_max = OVERLAP_MS * BYTES_PER_MS[name]
             recent.clear()
         recent.append(data)
-        self._recent_samples += samples_of(name, data)
-        while self._recent_samples > OVERLAP_SAMPLES:
-            self._recent_samples -= samples_of(name, recent.popleft())
+        self._recent_bytes += len(data)
+        while self._recent_bytes > self._recent_max:
+            self._recent_bytes -= len(recent.popleft())
+
+    def _recent_samples(self) -> int:
+        return self._recent_bytes * SAMPLES_PER_MS // BYTES_PER_MS[self._recent_format]
 
     def _forget_recent(self, end: int) -> None:
         """Drop what of the last audio begins before position ``end``."""
-        while self._recent and self._position - self._recent_samples < end:
-            self._recent_samples -= samples_of(self._recent_format, self._recent.popleft())
+        while self._recent and self._position - self._recent_samples() < end:
+            self._recent_bytes -= len(self._recent.popleft())
 
     def unconfirmed(self) -> int:
         session = self._session or self._last
@@ -369,7 +376,7 @@ class OpenAIRealtimeLink(ModelLink):
 
     def clear_audio(self) -> None:
         self._recent.clear()
-        self._recent_samples = 0
+        self._recent_bytes = 0
         self._do(lambda session: session.clear())
 
     def recognize(self, item_id: ItemId, pcm: bytes) -> bool:

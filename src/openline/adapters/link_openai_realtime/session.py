@@ -172,6 +172,7 @@ class ProviderSession:
             self._socket = await connect(
                 address.to(self._kind), key, self._arrived, self._closed, provider.socket, provider.tls
             )
+            self.audio.socket = self._socket
             async with asyncio.timeout(provider.handshake_s):
                 await self._created
                 waits_for = "session.updated"
@@ -268,10 +269,6 @@ class ProviderSession:
     def send(self, payload: bytes) -> None:
         if self._socket is not None:
             self._socket.send(payload)
-
-    @property
-    def is_writable(self) -> bool:
-        return self._socket is not None and self._socket.is_writable
 
     def _command(self, kind: str, **values: object) -> str:
         if self._kind == "transcription" and kind.startswith(NO_CONVERSATION):

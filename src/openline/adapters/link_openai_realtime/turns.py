@@ -1,4 +1,4 @@
-"""The user's side of the upstream link: audio up; speech, turns and their text down.
+"""The user's side of the upstream link: what of the audio was sent; speech, turns and their text down.
 
 The provider detects turns and names their items; the session names them too, a step later. ``adopt`` joins
 the two. Positions are samples appended to the link; the provider counts milliseconds of what reached it.
