@@ -72,7 +72,7 @@ class Packed:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._scratch: Scratch | None = None
-        self._at = 0
+        self._at: int  # in the scratch file, once there is one
         self.size = len(data)
 
     @property

@@ -9,7 +9,7 @@ from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
 from openline.core.model import AudioRange, Item, Part, Problem, ResponseRequest, SessionConfig, ToolSpec
-from openline.types import ItemId
+from openline.types import ConnectionId, ItemId
 
 HELLO = Item(ItemId("item_1"), "message", "user", "user", content=(Part("input_text", "hello"),))
 
@@ -133,6 +133,16 @@ def test_a_truncation_past_the_audio_is_clamped_or_refused(
     else:
         assert step.facts[0] == f.ItemTruncated(item, 0, told, CONN, "cmd_1")
         assert names(step) == ["conversation.item.truncated", "item.heard"]
+
+
+def test_who_truncates_without_a_connection_is_not_held_to_be_strict() -> None:
+    call = live_call(strict=True)
+    call.give(i.CreateResponse(ResponseRequest(), CONN))
+    item = begin_message(call)
+    finish_reply(call, audio_ms=2_000)
+    assert call.give(i.TruncateItem(item, 0, 2_001)).facts[0] == f.ItemTruncated(
+        item, 0, 2_000, ConnectionId(""), ""
+    )
 
 
 @pytest.mark.parametrize("strict", [True, False])

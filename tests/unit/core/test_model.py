@@ -26,6 +26,13 @@ def test_the_text_of_an_item_is_that_of_its_parts() -> None:
     assert m.Item(ItemId("item_1"), "message", "user", "user", content=parts).text == "two bolts"
 
 
+def test_what_was_thought_is_no_text_and_what_is_empty_is_no_refusal() -> None:
+    parts = (m.Part("reasoning", '{"id":"rs_1"}'), m.Part("reasoning"), m.Part("output_text", "bolts"))
+    item = m.Item(ItemId("item_1"), "message", "assistant", "assistant", content=parts)
+    assert (item.text, item.reasoning, item.is_refusal) == ("bolts", ('{"id":"rs_1"}',), False)
+    assert not m.Item(ItemId("item_2"), "function_call", "assistant").is_refusal
+
+
 def test_a_better_source_of_what_was_heard_ranks_higher() -> None:
     assert sorted(m.HEARD_RANK, key=lambda source: m.HEARD_RANK[source]) == [
         "assumed", "paced", "reported", "client",
