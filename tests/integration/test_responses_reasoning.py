@@ -179,10 +179,15 @@ def test_what_led_to_a_stored_item_is_stored_with_it_and_given_back_after_a_rest
             asked: Any = {"model": "m", "tools": [TOOL], "include": SEALED}
             async with gateway(data, agent=spoken_agent(), **settings_for(provider)) as started:
                 made = await client_of(started).responses.create(input="how many hinges", **asked)
-            async with gateway(data, agent=spoken_agent(), **settings_for(provider)) as started:
+            more = {**settings_for(provider), "llm_reasoning": "on"}
+            async with gateway(data, agent=spoken_agent(), **more) as started:
                 client = client_of(started)
                 read = await client.responses.retrieve(made.id)
                 assert [item.to_dict() for item in read.output] == [item.to_dict() for item in made.output]
+                quiet = await client.responses.create(model="m", input="how many hinges", tools=[TOOL])
+                for included, content in ((SEALED, "gAAA"), ([], None)):
+                    read = await client.responses.retrieve(quiet.id, include=included)
+                    assert thought_of(read).encrypted_content == content
                 call = made.output[1]
                 assert call.type == "function_call"
                 output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "12"}
@@ -191,8 +196,7 @@ def test_what_led_to_a_stored_item_is_stored_with_it_and_given_back_after_a_rest
                 sent = provider.requests[-1].body
                 assert kinds_of(sent) == ["message", "reasoning", "function_call", "function_call_output"]
                 assert sent["input"][1]["encrypted_content"] == "gAAA"
-        (told,) = stories(data).values()
-        assert told.status == "parked"
+        assert [told.status for told in stories(data).values()] == ["parked"] * 2
 
     asyncio.run(story())
 
@@ -215,6 +219,10 @@ def test_history_with_thoughts_is_stored_with_them_and_shown_again(tmp_path: Pat
                 page = await client.responses.input_items.list(again.id, order="asc")
                 shown = [item.type for item in page.data]
                 assert shown == ["message", "reasoning", "function_call", "function_call_output"]
+                kept = page.data[1].to_dict()
+                assert "encrypted_content" not in kept
+                page = await client.responses.input_items.list(again.id, order="asc", include=SEALED)
+                assert page.data[1].to_dict() == {**kept, "encrypted_content": "gAAA"}
 
     asyncio.run(story())
 

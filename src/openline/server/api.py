@@ -35,6 +35,7 @@ from openline.server.responses_makers import Page
 from openline.server.routes import ROUTES, RouteSpec
 from openline.server.streams import Streams, choose_form
 from openline.types import Seq, SessionId
+from openline.wire.reasoning import SEALED
 
 log = logging.getLogger("openline.server")
 
@@ -275,7 +276,8 @@ class Handlers:
 
     async def show_response(self, request: Request) -> Response:
         api = self._responses_api()
-        return _json(await read_stored(api, _tenant(request), request.path_params["response_id"]))
+        response_id, sealed = request.path_params["response_id"], _wants_sealed(request)
+        return _json(await read_stored(api, _tenant(request), response_id, sealed=sealed))
 
     async def delete_response(self, request: Request) -> Response:
         api = self._responses_api()
@@ -285,7 +287,8 @@ class Handlers:
         query = request.query_params
         page = Page.of(query.get("limit"), query.get("order"), query.get("after"))
         api, response_id = self._responses_api(), request.path_params["response_id"]
-        return _json(await read_input(api, _tenant(request), response_id, page))
+        sealed = _wants_sealed(request)
+        return _json(await read_input(api, _tenant(request), response_id, page, sealed=sealed))
 
     async def compact_response(self, request: Request) -> Response:
         message = "This gateway does not compact conversations; send the input you want to go on with."
@@ -362,6 +365,12 @@ def _integer(request: Request, name: str, default: int, *, low: int, high: int) 
     if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
         raise _invalid(name, f"an integer from {low} to {high}")
     return int(text)
+
+
+def _wants_sealed(request: Request) -> bool:
+    """``include`` as a query: stock clients write ``include[]=``."""
+    query = request.query_params
+    return SEALED in (*query.getlist("include[]"), *query.getlist("include"))
 
 
 async def _read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:

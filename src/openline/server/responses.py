@@ -464,21 +464,27 @@ async def delete_stored(api: ResponsesApi, tenant: str, response_id: str) -> byt
     return wire.encode({"id": response_id, "object": "response", "deleted": True})
 
 
-async def read_input(api: ResponsesApi, tenant: str, response_id: str, page: Page) -> bytes:
-    """``GET /v1/responses/{id}/input_items``. Raises Refusal: there is none of this tenant."""
+async def read_input(
+    api: ResponsesApi, tenant: str, response_id: str, page: Page, *, sealed: bool = False
+) -> bytes:
+    """``GET /v1/responses/{id}/input_items``; ``sealed``: reasoning with its encrypted content.
+
+    Raises Refusal: there is none of this tenant.
+    """
     found = await StoredResponses(api.gateway, tenant).read_input(response_id)
     if found is None:
         raise _none_has_this_id()
-    return input_list(*page.cut(input_objects(found)))
+    return input_list(*page.cut(input_objects(found, sealed=sealed)))
 
 
 def _none_has_this_id() -> Refusal:
     return Refusal(Reject(404, "response_not_found", "No stored response has this id."))
 
 
-async def read_stored(api: ResponsesApi, tenant: str, response_id: str) -> bytes:
-    """``GET /v1/responses/{id}``. Raises Refusal: there is none of this tenant."""
-    found = await StoredResponses(api.gateway, tenant).read(response_id)
+async def read_stored(api: ResponsesApi, tenant: str, response_id: str, *, sealed: bool = False) -> bytes:
+    """``GET /v1/responses/{id}``; ``sealed``: its reasoning with the encrypted content, also if it was not asked for
+    then. Raises Refusal: there is none of this tenant."""
+    found = await StoredResponses(api.gateway, tenant).read(response_id, sealed=sealed)
     if found is None:
         raise _none_has_this_id()
     return found

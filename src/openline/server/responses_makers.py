@@ -30,7 +30,7 @@ from openline.server.outbox import Outbox
 from openline.server.responses_items import References, note_reasoning, public_item
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 from openline.wire import responses_server as wire
-from openline.wire.model_options import shown
+from openline.wire.model_options import SEALED_OPTIONS, shown
 from openline.wire.responses_server import Create, Event, ResponseWriter
 
 log = logging.getLogger("openline.server")
@@ -463,10 +463,10 @@ class StoredResponses:
             texter.detach()
         self._attached.clear()
 
-    async def read(self, response_id: str) -> bytes | None:
+    async def read(self, response_id: str, *, sealed: bool = False) -> bytes | None:
         """The response object as it is stored, JSON; None when there is none of this tenant."""
         found = await self._steps_of(response_id)
-        return None if found is None else _read_back(*found, response_id)
+        return None if found is None else _read_back(*found, response_id, sealed=sealed)
 
 
 def _goes_on(driver: SessionDriver, parent: Held) -> bool:
@@ -527,7 +527,7 @@ class Page:
         return ordered[: self.limit], len(ordered) > self.limit
 
 
-def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str) -> bytes:
+def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str, *, sealed: bool) -> bytes:
     assert held.session is not None
     session = held.session
     created: f.ResponseCreated | None = None
@@ -549,7 +549,7 @@ def _read_back(steps: Sequence[StoredStep], held: Held, response_id: str) -> byt
                     max_output_tokens=request.max_output_tokens,
                     metadata=request.metadata,
                     parallel_tool_calls=request.parallel_tool_calls is not False,
-                    options=request.model_options,
+                    options=SEALED_OPTIONS if sealed else request.model_options,
                     echo=shown(request.model_options, request.text_format),
                 )
                 writer = ResponseWriter(response_id, asked, created_ms // 1000, model)

@@ -23,6 +23,9 @@ from openline.wire.reasoning import SEALED
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _JSON: Final = '{"type":"json_object"}'
 _OPTIONS: Final = ("temperature", "top_p", "reasoning")
+SEALED_LIST: Final = f'["{SEALED}"]'
+SEALED_OPTIONS: Final = f'{{"include":{SEALED_LIST}}}'
+"""Options of one who wants the encrypted content of reasoning items, and nothing else."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -80,7 +83,7 @@ def to_options(fields: Fields) -> str:
     fields.child("reasoning")
     found = {name: fields.json_text(name) for name in _OPTIONS if fields.get(name) is not None}
     if SEALED in texts(fields, "include"):
-        found["include"] = f'["{SEALED}"]'
+        found["include"] = SEALED_LIST
     text = fields.child("text")
     if text is not None and text.choice("verbosity", ("low", "medium", "high")) is not None:
         found["verbosity"] = text.json_text("verbosity")

@@ -152,11 +152,12 @@ def _typed(role: str, content: tuple[Part, ...]) -> Item:
 # ------------------------------------------------------------------------------------------ shown again
 
 
-def input_objects(items: Iterable[Item]) -> list[JsonObject]:
-    """Items of a stored request as this API shows them, each behind the reasoning that led to it."""
+def input_objects(items: Iterable[Item], *, sealed: bool = False) -> list[JsonObject]:
+    """Items of a stored request as this API shows them, each behind the reasoning that led to it; ``sealed``: with
+    its encrypted content."""
     found: list[JsonObject] = []
     for item in items:
-        found += [shown(entry, sealed=False) for entry in reasoning_entries(item)]
+        found += [shown(entry, sealed=sealed) for entry in reasoning_entries(item)]
         found.append(input_object(item))
     return found
 
