@@ -121,9 +121,9 @@ def new_session_id() -> str:
     return f"sess_{secrets.token_hex(12)}"
 
 
-TEXT_SILENCE_MS = 120_000
-"""Silence in a written reply before it is asked for again. A model may think for a minute before its first word, and
-its adapter gives a silent one up after that minute (``stall_s``): this is for what no adapter notices."""
+TEXT_SILENCE_MS = 330_000
+"""Silence in a written reply before it is asked for again. A model may think for minutes before its first word, and its
+adapter gives a silent one up (``THINK_S``): this is for what no adapter notices."""
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

@@ -166,7 +166,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "silence_budget_ms",
         _number(500, 600_000),
-        "Silence of a session that should speak before it recovers; one that writes has two minutes.",
+        "Silence of a session that should speak before it recovers; one that writes has at least 330,000.",
     ),
     Row("drain_s", _seconds(0, 3_600), "Seconds that running replies get at SIGTERM."),
     Row(

@@ -356,6 +356,25 @@ def test_a_silent_provider_is_given_up() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(("think_s", "waits"), [(5.0, True), (0.1, False)])
+def test_a_model_that_said_that_it_thinks_may_be_silent_for_longer(think_s: float, waits: bool) -> None:
+    pondering = Reply("Twelve.", summary=("Hm.",), ponders_s=0.6)
+
+    async def story() -> None:
+        for make in (
+            lambda endpoint: ResponsesModel(endpoint, replace(WS, stall_s=0.25, think_s=think_s)),
+            lambda endpoint: HttpModel(endpoint, "responses", stall_s=0.25, think_s=think_s),
+        ):
+            async with talking(Fake(lambda body: pondering), make) as model:
+                if waits:
+                    assert text_of(await whole(model, request(user("a b", 1)))) == "Twelve."
+                    continue
+                with pytest.raises(LinkUnavailable, match=r"silent for 0\.1 s"):
+                    await whole(model, request(user("a b", 1)))
+
+    asyncio.run(story())
+
+
 @each_model
 @pytest.mark.parametrize(
     ("code", "status", "kind"),

@@ -35,6 +35,10 @@ from openline.wire.responses_client import (
     remedy,
 )
 
+THINK_S = 300.0
+"""How long a model that has said that it thinks may be silent: hard questions take minutes, and half of a client's
+usual ten (openai-python's timeout) is left for the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

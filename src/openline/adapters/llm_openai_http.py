@@ -6,13 +6,14 @@ turns; cancelling closes the one in use at once, which is how such servers are t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Literal
 
 import httpx
 
-from openline.adapters.llm_openai import Endpoint, asked_of, error_of, event_of, refused
+from openline.adapters.llm_openai import THINK_S, Endpoint, asked_of, error_of, event_of, refused
 from openline.errors import LinkRejected, LinkUnavailable
 from openline.ports import ModelEvent, ModelRequest
 from openline.wire import responses_client as wire
@@ -28,7 +29,7 @@ CONNECTIONS_MAX = 256
 class HttpModel:
     """Port ``LanguageModel``. ``api``: which of the two is spoken. Loop-bound; shared by all sessions.
 
-    ``connect_s``, ``stall_s``: seconds for a connection, and of silence within a reply.
+    ``connect_s``, ``stall_s``, ``think_s``: seconds for a connection, of silence within a reply, and while it thinks.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class HttpModel:
         *,
         connect_s: float = 10.0,
         stall_s: float = 60.0,
+        think_s: float = THINK_S,
     ) -> None:
         self.name = f"{api}-http"
         self._endpoint = endpoint
         self._api = api
-        self._timeout = httpx.Timeout(stall_s, connect=connect_s)
+        self._stall_s, self._think_s = stall_s, think_s
+        self._timeout = httpx.Timeout(stall_s, connect=connect_s, read=max(stall_s, think_s))
         self._client: httpx.AsyncClient | None = None
 
     async def start(self) -> None:
@@ -72,13 +75,24 @@ class HttpModel:
     async def _once(self, request: ModelRequest, *, reasons: bool) -> AsyncGenerator[ModelEvent, None]:
         reader = wire.Reader() if self._api == "responses" else ChatReader(request.response_id)
         async with aclosing(self._events(self._body(request, reasons=reasons))) as events:
-            async for event in events:
+            while (event := await self._next(events, reader)) is not None:
                 for piece in reader.feed(event) if event else _finish(reader):
                     if isinstance(piece, wire.Failed):
                         raise error_of(piece, self._endpoint)
                     yield event_of(piece)
         if not reader.is_over:
             raise LinkUnavailable(f"{self._endpoint.label}: the reply broke off before its end.")
+
+    async def _next(
+        self, events: AsyncGenerator[JsonObject, None], reader: wire.Reader | ChatReader
+    ) -> JsonObject | None:
+        limit_s = self._think_s if isinstance(reader, wire.Reader) and reader.is_thinking else self._stall_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await anext(events, None)
+        except TimeoutError:
+            message = f"{self._endpoint.label} was silent for {limit_s:g} s in a response."
+            raise LinkUnavailable(message, hint="Is it running?") from None
 
     async def _events(self, body: JsonObject) -> AsyncGenerator[JsonObject, None]:
         """Every event's JSON; at the end of the stream an empty object."""

@@ -32,7 +32,7 @@ from picows import (
     ws_connect,
 )
 
-from openline.adapters.llm_openai import Endpoint, asked_of, error_of, event_of, refused
+from openline.adapters.llm_openai import THINK_S, Endpoint, asked_of, error_of, event_of, refused
 from openline.errors import LinkError, LinkRejected, LinkUnavailable
 from openline.ports import ModelDone, ModelEvent, ModelRequest
 from openline.types import SessionId
@@ -60,7 +60,8 @@ class SocketPlan:
     ``sockets_max``: most sockets of this node. ``lanes_per_socket``: 1 for servers without ``stream_id``;
     OpenAI runs 16 at once. ``rotate_s``: age at which a socket gets no new response (OpenAI cuts at 3,600).
     ``drain_s``: how long a cancelled response may still send before its socket is dropped; 0 drops at once.
-    ``stall_s``: silence of the provider within a response that counts as a loss. ``wait_s``: for a free lane.
+    ``stall_s``: silence of the provider within a response that counts as a loss; ``think_s``: while it thinks.
+    ``wait_s``: for a free lane.
     """
 
     sockets_max: int = 8
@@ -68,6 +69,7 @@ class SocketPlan:
     rotate_s: float = 55 * 60
     drain_s: float = 2.0
     stall_s: float = 60.0
+    think_s: float = THINK_S
     open_s: float = 10.0
     wait_s: float = 30.0
     ping_s: float = 20.0
@@ -539,11 +541,12 @@ class ResponsesModel:
         self, turn: _Turn, events: asyncio.Queue[JsonObject | LinkError]
     ) -> AsyncGenerator[ModelEvent, None]:
         while not turn.reader.is_over:
+            limit_s = self._plan.think_s if turn.reader.is_thinking else self._plan.stall_s
             try:
-                async with asyncio.timeout(self._plan.stall_s):
+                async with asyncio.timeout(limit_s):
                     event = await events.get()
             except TimeoutError:
-                message = f"{self._endpoint.label} was silent for {self._plan.stall_s:g} s in a response."
+                message = f"{self._endpoint.label} was silent for {limit_s:g} s in a response."
                 raise LinkUnavailable(message) from None
             if isinstance(event, LinkError):
                 raise _Again(event)

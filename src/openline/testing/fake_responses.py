@@ -313,6 +313,7 @@ class FakeProvider:
         if reply.reasons:
             for event in self._reasoning(reply, output, sealed):
                 yield event
+                await asyncio.sleep(reply.ponders_s if event["type"].endswith("added") else 0)
         if reply.text or reply.refusal:
             for event in self._message(reply, output):
                 yield event

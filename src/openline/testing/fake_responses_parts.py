@@ -62,7 +62,8 @@ class Reply:
     first output. ``pace_s``: seconds between events. ``cut``: it ends with ``max_output_tokens``.
 
     With any of ``summary`` (its parts), ``thoughts`` (their text, as open models show it) and ``reasoning`` (its
-    encrypted content, shown to who asks for that) a reasoning item comes first."""
+    encrypted content, shown to who asks for that) a reasoning item comes first; ``ponders_s``: seconds of silence
+    in it."""
 
     text: str = ""
     calls: tuple[tuple[str, str], ...] = ()
@@ -70,6 +71,7 @@ class Reply:
     reasoning: str = ""
     summary: tuple[str, ...] = ()
     thoughts: str = ""
+    ponders_s: float = 0.0
     cut: bool = False
     wait: asyncio.Event | None = None
     pace_s: float = 0.0

@@ -330,7 +330,8 @@ class Reader:
     there, a second ``done`` is ignored, deltas for items that were never added are counted in ``strays``.
     ``outputs`` is what the provider now holds of its own, as entries; ``reasoning`` its thoughts by call id.
     A thought ends when what it led to begins: one of a response that was lost before that was for nothing, and
-    nothing was said (``has_output``).
+    nothing was said (``has_output``). ``is_thinking``: a reasoning item has begun and has not ended; a model may be
+    silent for minutes then.
     """
 
     response_id: str = ""
@@ -339,6 +340,7 @@ class Reader:
     strays: int = 0
     is_over: bool = False
     has_output: bool = False
+    is_thinking: bool = False
     reason: str = ""
     _calls: dict[int, _Call] = field(default_factory=dict)
     _texts: dict[int, str] = field(default_factory=dict)
@@ -420,6 +422,7 @@ class Reader:
             call_id = _text(item, "call_id") or _text(item, "id")
             self._calls[at] = _Call(len(self._calls), call_id, _text(item, "name"))
         if item.get("type") == "reasoning" and at not in self._names:
+            self.is_thinking = True
             return [Thought(self._name(at, item), 0, "")]
         return []
 
@@ -447,6 +450,7 @@ class Reader:
         return []
 
     def _thought_done(self, at: int, item: JsonObject) -> None:
+        self.is_thinking = False
         kept = {key: value for key, value in item.items() if key != "status" and value is not None}
         self._ended.append(
             ThoughtEnd(self._name(at, item), encode({**kept, "id": self._name(at, item)}).decode())

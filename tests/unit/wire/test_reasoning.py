@@ -151,7 +151,9 @@ def test_the_reader_tells_it_as_it_comes_and_ends_it_before_what_it_led_to() -> 
         "output_index": 0,
         "item": {"type": "reasoning", "id": "rs_1"},
     }
+    assert not reader.is_thinking
     assert reader.feed(added) == [client.Thought("rs_1", 0, "")] and reader.feed(added) == []
+    assert reader.is_thinking, "silence is no loss now"
     piece = {"output_index": 0, "delta": "one", "item_id": "rs_1"}
     summary = {"type": "response.reasoning_summary_text.delta", "summary_index": 1, **piece}
     assert reader.feed(summary) == [client.Thought("rs_1", 1, "one")]
@@ -161,6 +163,7 @@ def test_the_reader_tells_it_as_it_comes_and_ends_it_before_what_it_led_to() -> 
     whole = {**WHOLE, "status": "completed", "content": None}
     assert reader.feed({"type": "response.output_item.done", "output_index": 0, "item": whole}) == []
     assert not reader.has_output, "a try that is lost here said nothing"
+    assert not reader.is_thinking
     said = reader.feed({"type": "response.output_text.delta", "output_index": 1, "delta": "yes"})
     assert said[1:] == [client.Text("yes")] and reader.has_output
     (end,) = said[:1]
