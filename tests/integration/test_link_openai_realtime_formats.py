@@ -154,6 +154,16 @@ def test_a_setting_that_is_wrong_is_still_refused_for_good() -> None:
     play(do)
 
 
+def test_a_provider_that_says_nothing_is_not_tried_twice_for_it() -> None:
+    async def do(scene: Scene) -> None:
+        scene.fake.opens = ["deaf"]
+        with pytest.raises(LinkUnavailable, match=r"session\.updated"):
+            await scene.open(phone("pcmu"))
+        assert len(scene.fake.connections) == 1
+
+    play(do, handshake_s=0.3)
+
+
 def test_one_way_may_be_refused_alone() -> None:
     async def do(scene: Scene) -> None:
         scene.fake.formats = {"audio/pcm", "audio/pcmu"}

@@ -427,6 +427,8 @@ class FakeConnection(WSListener):
 
     def _configure(self, event: Event) -> None:
         event_id, server = event.get("event_id"), self.server
+        if self._how == "deaf":
+            return
         if self._how.startswith("setting:"):
             self.error("invalid_value", event_id=event_id, param=self._how.partition(":")[2])
             return

@@ -16,6 +16,7 @@ OPEN_FAULTS = {
     "garbage": "text that is no event, in place of ``session.created``",
     "binary": "binary frames in place of ``session.created``",
     "vllm": "a server of another protocol: an ``error`` that is a text, in place of ``session.created``",
+    "deaf": "``session.created``, and no answer to any update",
     "setting": "every session.update is refused for one of its settings: ``setting:PARAM``",
     "busy": "``error`` session_limit_reached and close 1011: an earlier socket still counts",
 }

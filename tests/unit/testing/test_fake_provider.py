@@ -32,6 +32,9 @@ def test_a_test_without_a_loop_commands_both() -> None:
     with fake_provider() as fake:
         assert fake.command("realtime open http:503 ok") == {"opens": ["http:503", "ok"]}
         assert fake.command("realtime state") == {"connections": 0}
+        assert fake.command('realtime set formats ["audio/pcm"]') == {"formats": ["audio/pcm"]}
+        assert fake.call(lambda providers: providers.realtime.formats) == {"audio/pcm"}
+        assert fake.command('realtime set transcription "refused"') == {"transcription": "refused"}
         assert fake.command("responses fault refuse 0 invalid_api_key 401") == {"faults": 1}
         asked = urllib.request.Request(
             f"{fake.responses_url}/responses",

@@ -166,7 +166,8 @@ class OpenAIRealtimeLink(ModelLink):
         try:
             await session.open(config, items)
         except LinkError as error:
-            if error.cause in REFUSED_FOR_GOOD or not session.may_dislike_formats:
+            is_silent = error.cause.startswith("no_session")  # And would be a second time, past all patience.
+            if is_silent or error.cause in REFUSED_FOR_GOOD or not session.may_dislike_formats:
                 raise
             self._formats.refuse_all(session.audio.asked)
             session = ProviderSession(self._provider, sink, self, self._formats, kind)
