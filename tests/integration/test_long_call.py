@@ -8,6 +8,7 @@ reconnect. In ``make test`` a quarter of an hour and thirty faults; whole in ``m
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,16 @@ def test_a_quarter_of_an_hour_with_thirty_faults(seed: int) -> None:
     account = judge(small_plan(seed))
     assert account.call.rotations >= 1, account.told()
     assert account.call.struck.total() >= account.call.plan.faults, account.told()
+    assert account.answered >= len(account.call.said) / 2, account.told()
+
+
+@pytest.mark.parametrize(("seed", "is_recorded"), [(11, True), (12, False)])
+def test_a_telephones_quarter_of_an_hour_with_thirty_faults(seed: int, is_recorded: bool) -> None:
+    """G.711 all the way: heard again from the recording, or from what was kept of it as it came."""
+    plan = replace(small_plan(seed), law="pcmu", is_recorded=is_recorded)
+    account = judge(plan)
+    assert account.call.rotations >= 1, account.told()
+    assert account.call.struck.total() >= plan.faults, account.told()
     assert account.answered >= len(account.call.said) / 2, account.told()
 
 

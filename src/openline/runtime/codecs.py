@@ -62,6 +62,11 @@ class Codecs:
         """What a link takes that takes neither PCM16 nor what the caller sends."""
         return self._use("link", "", name).encode(pcm)
 
+    def last_to_link(self) -> bytes:
+        """What the encoder of ``to_link`` still holds; what comes next is a stream of its own."""
+        last = self._uses.pop(("link", ""), None)
+        return last[1].flush() if last is not None else b""
+
     def to_listener(self, item: ItemId, given: AudioFormat, wanted: AudioFormat, data: bytes) -> bytes:
         """A piece of an item's audio, from the link's format to the listener's."""
         if given == wanted:

@@ -255,6 +255,10 @@ class LinkHost:
                 self.link.append_encoded(encoded, len(piece) // 2, is_replay=True)
             await asyncio.sleep(0)
         if not self._is_closed:
+            # A filter's rest: what the caller says now may go by as it is, and would cut it off.
+            rest = self._driver.codecs.last_to_link()
+            if rest and self.link is not None and self.link.input_format != "pcm":
+                self.link.append_encoded(rest, 0, is_replay=True)
             self._driver.unheard_from = None
             self._release_held()
             if not pcm and item_id is not None:

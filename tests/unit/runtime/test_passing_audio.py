@@ -151,6 +151,7 @@ def test_what_a_lost_link_did_not_hear_is_given_to_the_next_from_what_was_kept_a
             assert len(links.links) == 2 and abs(len(again) - 40 * 160) <= 48, "and 700 ms before it, if kept"
             samples = memoryview(expand("pcmu", again)).cast("h")
             assert abs(samples[len(samples) // 2] - 0x2000) < 500
+            assert len(again) > 40 * 160, "with what the encoder held of it"
             before = Counting.decoded
             await speak(driver, 5)
             assert Counting.decoded == before and [data for data, _, _ in new.pieces[-5:]] == [FRAME] * 5
