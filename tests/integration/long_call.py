@@ -87,6 +87,8 @@ class Plan:
     is_recorded: bool = True
     law: AudioFormat = "pcm"
     """What the caller sends and is sent."""
+    is_transcoded: bool = False
+    """The provider takes PCM16 alone, and refuses the rest in a different way at each seed."""
 
     @property
     def again(self) -> str:
@@ -284,6 +286,9 @@ class LongCall:
         self.fake = await FakeRealtime(self.answer).start()
         self.fake.transcribe = words_in_speech if plan.law == "pcm" else words_in_tones
         self.fake.cap_s = plan.cap_s
+        if plan.is_transcoded:
+            self.fake.formats = {"audio/pcm"}
+            self.fake.refusal = ("typed", "bare", "ignored")[plan.seed % 3]
         settings = OpenAIRealtimeSettings(rotate_s=plan.rotate_s, rotate_by_s=plan.rotate_by_s)
         factory = OpenAIRealtimeFactory(self.fake.url, "gpt-realtime", lambda: "sk-test", settings=settings)
         agent = Agent(tool_functions={"stock": self.stock})

@@ -71,10 +71,14 @@ def test_a_quarter_of_an_hour_with_thirty_faults(seed: int) -> None:
     assert account.answered >= len(account.call.said) / 2, account.told()
 
 
-@pytest.mark.parametrize(("seed", "is_recorded"), [(11, True), (12, False)])
-def test_a_telephones_quarter_of_an_hour_with_thirty_faults(seed: int, is_recorded: bool) -> None:
-    """G.711 all the way: heard again from the recording, or from what was kept of it as it came."""
-    plan = replace(small_plan(seed), law="pcmu", is_recorded=is_recorded)
+@pytest.mark.parametrize(
+    ("seed", "is_recorded", "is_transcoded"), [(11, True, False), (12, False, False), (13, True, True)]
+)
+def test_a_telephones_quarter_of_an_hour_with_thirty_faults(
+    seed: int, is_recorded: bool, is_transcoded: bool
+) -> None:
+    """G.711 all the way, heard again from the recording or from what was kept of it as it came; or only to here."""
+    plan = replace(small_plan(seed), law="pcmu", is_recorded=is_recorded, is_transcoded=is_transcoded)
     account = judge(plan)
     assert account.call.rotations >= 1, account.told()
     assert account.call.struck.total() >= plan.faults, account.told()
