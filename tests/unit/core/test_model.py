@@ -70,3 +70,8 @@ def test_defaults() -> None:
     )
     assert m.Problem("code", "Message.") == m.Problem("code", "Message.", "invalid_request_error", None)
     assert m.AudioRange(0, 1).rate == 24_000
+
+
+def test_a_written_reply_has_a_silence_of_its_own() -> None:
+    limits = m.Limits(silence_budget_ms=1, text_silence_ms=2)
+    assert (limits.silence_ms("audio"), limits.silence_ms("text")) == (1, 2)
