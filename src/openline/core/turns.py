@@ -177,6 +177,7 @@ def reply_prepared(draft: Draft, input_: i.ReplyPrepared) -> None:
         return
     if input_.drop:
         draft.fact(f.ReplyDropped(input_.turn_id, "agent"))
+        next_held(draft)
     else:
         reply(draft, replace(input_.request, origin="turn"), input_.turn_id)
 
