@@ -68,10 +68,8 @@ class Garbage:
             gc.collect()
             self._looked_s = self._counted_s = self._seconds()
             self._opened_then = self._opened()
-            gc.freeze()
             self._kept_then = sys.getallocatedblocks()
-        else:
-            gc.freeze()
+        gc.freeze()
 
     def _is_due(self) -> bool:
         now_s = self._seconds()

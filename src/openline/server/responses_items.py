@@ -50,8 +50,10 @@ async def note_reasoning(gateway: Gateway, tenant: str, session: SessionId, outp
     """Write down where the reasoning of a stored response is."""
     for item in output:
         for text in item.reasoning:
-            key, place = f"{tenant}/{object_of(text).get('id')}", _Place(session, item.id)
-            await gateway.store.put_value(SPACE, key, msgspec.json.encode(place))
+            name = object_of(text).get("id")
+            if name:  # A server that gives its reasoning none cannot be asked for it by one.
+                place = msgspec.json.encode(_Place(session, item.id))
+                await gateway.store.put_value(SPACE, f"{tenant}/{name}", place)
 
 
 IsKept = Callable[[SessionId, ResponseId], Awaitable[bool]]

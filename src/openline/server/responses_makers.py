@@ -332,7 +332,6 @@ class StoredResponses:
 
     async def resolve(self, asked: Create, parent: Held | None) -> Create:
         """With the stored items that it refers to. Raises ClientProtocolError: one is not there, or another's."""
-
         if not asked.given:
             return asked
         known: frozenset[ItemId] = frozenset()
