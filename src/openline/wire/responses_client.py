@@ -120,7 +120,8 @@ def refusal_entry(text: str) -> JsonObject:
 
 def _assistant(item: Item) -> JsonObject:
     refusals = [part.text or "" for part in item.content if part.type == "refusal"]
-    said = " ".join(part.text for part in item.content if part.text and part.type != "refusal")
+    other = ("refusal", "reasoning")
+    said = " ".join(part.text for part in item.content if part.text and part.type not in other)
     texts: list[JsonObject] = [{"type": "output_text", "text": said}] if said or not refusals else []
     content = [*texts, *({"type": "refusal", "refusal": text} for text in refusals)]
     return {"type": "message", "role": "assistant", "content": content}
