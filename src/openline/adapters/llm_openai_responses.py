@@ -9,6 +9,11 @@ to what was heard), the whole context is sent once and a new chain begins.
 A lost socket is opened again for the request that meets it, once, and only if nothing was said yet. The
 cap on a connection's life is met before it strikes: an old socket takes no new response and is closed when
 its last one ends.
+
+A running response can be **steered**, where the server does that. It then begins the next response by itself; the
+session's next request has the same input, so it takes that response over instead of asking. Whatever goes wrong on
+the way (the input comes back, the socket is lost, the request is another one), the next request sends its input
+itself, and what the server may still make of the first copy is stopped or was on a socket that is gone.
 """
 
 from __future__ import annotations
@@ -18,14 +23,16 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from openline.adapters.llm_openai import Endpoint, asked_of, error_of, event_of
 from openline.adapters.llm_openai_responses_sockets import Again, Lane, Pool, SocketPlan, Statistics
+from openline.core.model import Item
 from openline.errors import LinkError, LinkUnavailable
-from openline.ports import ModelDone, ModelEvent, ModelRequest
-from openline.types import SessionId
+from openline.ports import NOT_OFFERED, ModelDone, ModelEvent, ModelRequest, SteerAnswer
+from openline.types import ResponseId, SessionId
 from openline.wire import responses_client as wire
+from openline.wire import responses_steer as steers
 from openline.wire.items import JsonObject
 
 log = logging.getLogger(__name__)
@@ -36,20 +43,38 @@ THOUGHTS_MAX = 64
 """Calls of a session whose reasoning is kept for a context that must be sent whole."""
 TRIES = 3
 """One, one more on a fresh socket, and one with the whole context."""
+MODELS_MAX = 1_000
+"""Models that are remembered as not to be steered; one beyond is asked again, and says so again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Follow:
+    """A response that was steered and is over. ``asked``: with what it was asked, the context aside; the provider
+    makes what follows with the same."""
+
+    lane: Lane
+    steering: steers.Steering
+    asked: ModelRequest
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What is known of one session: the provider's chain, and thoughts to give back with a whole context."""
+    """What is known of one session: the provider's chain, and thoughts to give back with a whole context.
+
+    ``follow``: what may come behind the chain's last response. ``queued``: input of ours that the provider has, and
+    will put in front of what goes on from there.
+    """
 
     chain: wire.Chain | None = None
     reasoning: dict[str, list[JsonObject]] = field(default_factory=dict)
+    follow: _Follow | None = None
+    queued: steers.Steering | None = None
 
 
 @dataclass(slots=True)
 class _Turn:
     """One generation while it runs: what goes out, and what has come. ``reasons``: with the reasoning that the
-    conversation has, until the provider says that it cannot read it."""
+    conversation has, until the provider says that it cannot read it. ``news`` is set when it has a name, or ends."""
 
     request: ModelRequest
     known: list[JsonObject]
@@ -57,6 +82,15 @@ class _Turn:
     reader: wire.Reader = field(default_factory=wire.Reader)
     warms: bool = False
     reasons: bool = True
+    lane: Lane | None = None
+    steering: steers.Steering | None = None
+    is_over: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def may_end_here(self) -> bool:
+        """It is steered, and was lost: what was said stands, and what steers it goes on from there."""
+        return self.steering is not None and self.steering.is_waiting and not self.reader.has_calls
 
     def sent(self, entries: Sequence[JsonObject]) -> list[JsonObject]:
         return wire.readable(entries) if self.reasons else wire.without_reasoning(entries)
@@ -72,6 +106,8 @@ class ResponsesModel:
         self._plan = plan or SocketPlan()
         self._pool: Pool | None = None
         self._sessions: OrderedDict[SessionId, _Memory] = OrderedDict()
+        self._turns: dict[tuple[SessionId, ResponseId], _Turn] = {}
+        self._unsteerable: set[str] = set()
 
     @property
     def statistics(self) -> Statistics:
@@ -112,18 +148,29 @@ class ResponsesModel:
         turn = _Turn(
             request, wire.entries(request.items, reasoning=True), self._memory(request.session), warms=warms
         )
-        for attempt in range(1, TRIES + 1):
-            turn.reader = wire.Reader()
-            try:
-                async with aclosing(self._one(pool, turn)) as events:
-                    async for event in events:
-                        yield event
-                return
-            except Again as again:
-                if turn.reader.has_output or attempt == TRIES:
-                    raise again.error from None
-                pool.statistics.retried += 1
-                log.info("%s: asked again after %s", self._endpoint.label, again.error.code)
+        key = request.session, request.response_id
+        self._turns[key] = turn
+        try:
+            for attempt in range(1, TRIES + 1):
+                turn.reader, turn.steering = wire.Reader(), None
+                try:
+                    async with aclosing(self._one(pool, turn)) as events:
+                        async for event in events:
+                            yield event
+                    return
+                except Again as again:
+                    if turn.may_end_here:
+                        yield ModelDone(reason="steered")
+                        return
+                    if turn.reader.has_output or attempt == TRIES:
+                        raise again.error from None
+                    pool.statistics.retried += 1
+                    log.info("%s: asked again after %s", self._endpoint.label, again.error.code)
+        finally:
+            turn.is_over = True
+            turn.news.set()
+            if self._turns.get(key) is turn:
+                del self._turns[key]
 
     def _memory(self, session: SessionId) -> _Memory:
         memory = self._sessions.setdefault(session, _Memory())
@@ -135,18 +182,20 @@ class ResponsesModel:
     async def _one(self, pool: Pool, turn: _Turn) -> AsyncGenerator[ModelEvent, None]:
         """One try on one lane. The chain is forgotten until this response is known to be whole."""
         chain = turn.memory.chain
-        lane = await pool.take(chain.response_id if chain else "")
-        turn.memory.chain = None
-        events = lane.events = asyncio.Queue[JsonObject | LinkError]()
+        followed = await self._taken_over(pool, turn)
+        lane = followed or await pool.take(chain.response_id if chain else "")
+        turn.memory.chain, turn.lane = None, lane
+        events = lane.events = (followed and followed.events) or asyncio.Queue[JsonObject | LinkError]()
         is_whole = False
         try:
-            lane.connection.send(self._request(lane, turn, chain))
+            if followed is None:
+                lane.connection.send(self._request(lane, turn, chain))
             async with aclosing(self._read(turn, events)) as pieces:
                 async for event in pieces:
                     is_whole = isinstance(event, ModelDone)
                     if is_whole:
                         self._remember(lane, turn)
-                        pool.freed(lane)
+                        self._leave(pool, lane, turn)
                     if not turn.warms:
                         yield event
         except _Refused as refusal:
@@ -159,6 +208,50 @@ class ResponsesModel:
                 turn.memory.chain = chain if self._plan.store else None
                 pool.abandon(lane, turn.reader.response_id)
 
+    def _leave(self, pool: Pool, lane: Lane, turn: _Turn) -> None:
+        """The response is whole. What steered it may go on there: the session's next request looks after that."""
+        steering = lane.steering
+        if steering is None or not steering.is_waiting:
+            pool.freed(lane)
+            return
+        steering.is_over = True
+        turn.memory.follow = _Follow(lane, steering, _settings(turn.request))
+        pool.follow(lane)
+        pool.decided(lane)
+
+    async def _taken_over(self, pool: Pool, turn: _Turn) -> Lane | None:
+        """The lane where the provider makes what this request asks for already. None: it is to be asked."""
+        follow, turn.memory.follow = turn.memory.follow, None
+        if follow is None:
+            return None
+        lane, steering = follow.lane, follow.steering
+        if lane.follow is not None:
+            try:
+                await lane.until(lambda: not steering.is_open, self._plan.answer_s)
+            except asyncio.CancelledError:
+                pool.leave(lane)
+                raise
+        if lane.follow is not None and self._is_same(follow, turn):
+            lane.stop_timers()
+            turn.reader.response_id, lane.steering, lane.newest = steering.successor, None, ""
+            pool.statistics.followed += 1
+            return lane
+        if lane.follow is not None:
+            pool.leave(lane)
+        if steering.fate == "queued":
+            turn.memory.queued = steering
+        return None
+
+    def _is_same(self, follow: _Follow, turn: _Turn) -> bool:
+        """The provider's successor has the context that is asked for, and is made as it is asked to be."""
+        new = wire.continuation(turn.memory.chain, turn.known) or []
+        return (
+            follow.steering.fate == "begun"
+            and not turn.warms
+            and follow.asked == _settings(turn.request)
+            and wire.without_reasoning(new) == follow.steering.applied
+        )
+
     def _request(self, lane: Lane, turn: _Turn, chain: wire.Chain | None) -> bytes:
         pool = self._pool
         assert pool is not None
@@ -170,7 +263,8 @@ class ResponsesModel:
         )
         new = None
         if chain is not None and (self._plan.store or lane.newest == chain.response_id):
-            new = wire.continuation(chain, turn.known)
+            new = self._unsent(lane, turn, wire.continuation(chain, turn.known))
+        lane.queued = turn.memory.queued = None
         more: JsonObject = {"type": "response.create"}
         if lane.name:
             more["stream_id"] = lane.name
@@ -190,6 +284,15 @@ class ResponsesModel:
         pool.statistics.sent_bytes += len(payload)
         return payload
 
+    def _unsent(self, lane: Lane, turn: _Turn, new: list[JsonObject] | None) -> list[JsonObject] | None:
+        """``new`` without the input that the provider has from a steer and puts in front of it by itself."""
+        queued = turn.memory.queued
+        if new is None or queued is None or queued.fate == "none":
+            return new
+        if lane.queued is not queued:
+            return None  # It would go where the provider has it too; a new chain does not.
+        return steers.without(new, queued.entries("queued")) or None
+
     async def _read(
         self, turn: _Turn, events: asyncio.Queue[JsonObject | LinkError]
     ) -> AsyncGenerator[ModelEvent, None]:
@@ -203,7 +306,9 @@ class ResponsesModel:
                 raise LinkUnavailable(message) from None
             if isinstance(event, LinkError):
                 raise Again(event)
-            for piece in turn.reader.feed(event):
+            pieces = turn.reader.feed(event)
+            turn.news.set()
+            for piece in pieces:
                 if isinstance(piece, wire.Failed):
                     raise _Refused(piece)
                 yield event_of(piece)
@@ -215,11 +320,48 @@ class ResponsesModel:
         turn.memory.reasoning.update(reader.reasoning)
         while len(turn.memory.reasoning) > THOUGHTS_MAX:
             turn.memory.reasoning.pop(next(iter(turn.memory.reasoning)))
-        is_cut = reader.reason != "completed"
+        is_cut = reader.reason not in ("completed", "steered")
         if is_cut or not reader.response_id or wire.pending_outputs(turn.known):
             return  # Cut: we cannot say what it holds. Pending: the real result could not follow its stand-in.
         lane.newest = reader.response_id
         turn.memory.chain = wire.chain_of(reader.response_id, [*turn.known, *reader.outputs])
+
+    # -- steering
+
+    async def steer(self, request: ModelRequest, items: tuple[Item, ...]) -> SteerAnswer:
+        """Port ``SteerableModel``. Once a model was refused for good (``steering_not_supported``, or a server that
+        knows no such event, or answers nothing within ``answer_s``) this node never asks for it again."""
+        model = self._endpoint.model or request.model
+        turn = self._turns.get((request.session, request.response_id))
+        if model in self._unsteerable:
+            return NOT_OFFERED
+        lane = await self._begun(turn) if turn is not None else None
+        if turn is None or lane is None:
+            return SteerAnswer("refused", "response_not_active")
+        if turn.steering is None:
+            turn.steering = lane.steering = steers.Steering(turn.reader.response_id)
+        entries = wire.entries(items)
+        one = turn.steering.add(entries)
+        lane.connection.send(wire.encode(steers.steer_event(turn.reader.response_id, entries)))
+        is_answered = await lane.until(lambda: one.state != "sent", self._plan.answer_s)
+        if is_answered and one.state != "refused":
+            self.statistics.steered += 1
+            return SteerAnswer("accepted")
+        if is_answered and one.code not in (steers.NOT_SUPPORTED, steers.UNKNOWN_EVENT):
+            return SteerAnswer("refused", one.code)
+        if not is_answered and lane.connection.is_gone:
+            return SteerAnswer("unknown")
+        log.info("%s takes no input for a running response of %s", self._endpoint.label, model)
+        if len(self._unsteerable) < MODELS_MAX:
+            self._unsteerable.add(model)
+        return NOT_OFFERED if is_answered else SteerAnswer("unknown")
+
+    async def _begun(self, turn: _Turn) -> Lane | None:
+        """The turn's lane once the provider has named its response; None when it is over."""
+        while not turn.is_over and not (turn.lane is not None and turn.reader.response_id):
+            turn.news.clear()
+            await turn.news.wait()
+        return None if turn.is_over or turn.reader.is_over else turn.lane
 
     def _settle_refusal(self, pool: Pool, lane: Lane, failed: wire.Failed, chain: wire.Chain | None) -> None:
         if failed.code == wire.LIMIT_REACHED:
@@ -243,3 +385,8 @@ class _Refused(Exception):
     def __init__(self, failed: wire.Failed) -> None:
         super().__init__(failed.code)
         self.failed = failed
+
+
+def _settings(request: ModelRequest) -> ModelRequest:
+    """Everything of a request but which one it is and what was said so far."""
+    return replace(request, response_id=ResponseId(""), items=())

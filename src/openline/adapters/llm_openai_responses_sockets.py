@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from picows import (
@@ -26,6 +27,7 @@ from openline.adapters.llm_openai import THINK_S, Endpoint, refused
 from openline.errors import LinkError, LinkRejected, LinkUnavailable
 from openline.wire import responses_client as wire
 from openline.wire.items import JsonObject
+from openline.wire.responses_steer import Steering, steered_response
 
 FRAME_MAX = 64 * 1024 * 1024
 """Bytes of one frame from the provider: a completed response repeats its whole output."""
@@ -41,7 +43,7 @@ class SocketPlan:
     OpenAI runs 16 at once. ``rotate_s``: age at which a socket gets no new response (OpenAI cuts at 3,600).
     ``drain_s``: how long a cancelled response may still send before its socket is dropped; 0 drops at once.
     ``stall_s``: silence of the provider within a response that counts as a loss; ``think_s``: while it thinks.
-    ``wait_s``: for a free lane.
+    ``wait_s``: for a free lane. ``answer_s``: for the answer to a steer, and for what it leads to afterwards.
     """
 
     sockets_max: int = 8
@@ -52,6 +54,7 @@ class SocketPlan:
     think_s: float = THINK_S
     open_s: float = 10.0
     wait_s: float = 30.0
+    answer_s: float = 5.0
     ping_s: float = 20.0
     store: bool = False
     encrypted_reasoning: bool = False
@@ -59,7 +62,8 @@ class SocketPlan:
 
 @dataclass(slots=True)
 class Statistics:
-    """Counters since start. ``sent_bytes``: of requests, without frame headers."""
+    """Counters since start. ``sent_bytes``: of requests, without frame headers. ``steered``: inputs that a running
+    response took; ``followed``: responses that the provider began by itself with such input, and we took over."""
 
     sockets_opened: int = 0
     responses: int = 0
@@ -70,10 +74,17 @@ class Statistics:
     dropped: int = 0
     sent_bytes: int = 0
     strays: int = 0
+    steered: int = 0
+    followed: int = 0
 
 
 class Lane:
-    """One response at a time. ``newest``: the response whose state the provider has ready here."""
+    """One response at a time. ``newest``: the response whose state the provider has ready here.
+
+    ``steering``: what the running response was steered with, until it is known what became of that. ``follow``: the
+    response is over, its reader too, and what the provider does with that input is waited for (the timer gives up).
+    ``queued``: input that the provider keeps for the request that goes on from ``newest``.
+    """
 
     def __init__(self, connection: Connection, name: str) -> None:
         self.connection = connection
@@ -82,6 +93,37 @@ class Lane:
         self.is_busy = False
         self.events: asyncio.Queue[JsonObject | LinkError] | None = None
         self.drain: asyncio.TimerHandle | None = None
+        self.steering: Steering | None = None
+        self.follow: asyncio.TimerHandle | None = None
+        self.queued: Steering | None = None
+        self._watchers: set[asyncio.Future[None]] = set()
+
+    async def until(self, holds: Callable[[], bool], limit_s: float) -> bool:
+        """Wait for news about steering that make ``holds`` true, or the end of the socket; False: in vain."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + limit_s
+        while not holds() and not self.connection.is_gone:
+            news = loop.create_future()
+            self._watchers.add(news)
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    await news
+            except TimeoutError:
+                break
+            finally:
+                self._watchers.discard(news)
+        return holds()
+
+    def tell(self) -> None:
+        for news in self._watchers:
+            if not news.done():
+                news.set_result(None)
+
+    def stop_timers(self) -> None:
+        for timer in (self.drain, self.follow):
+            if timer is not None:
+                timer.cancel()
+        self.drain = self.follow = None
 
 
 class Connection(WSListener):
@@ -149,7 +191,7 @@ class Connection(WSListener):
             self._lost("it sent something that is no JSON object")
             return
         name = event.get("stream_id", "")
-        lane = self.lanes.get(name) if isinstance(name, str) else None
+        lane = self._steered_lane(event) or (self.lanes.get(name) if isinstance(name, str) else None)
         if lane is None:
             if event.get("type") == "error":  # Of the whole connection: everything on it is answered by it.
                 for each in self.lanes.values():
@@ -159,19 +201,34 @@ class Connection(WSListener):
             return
         self._deliver(lane, event)
 
+    def _steered_lane(self, event: JsonObject) -> Lane | None:
+        """The lane that an answer to a steer is about, which a refusal may not name."""
+        previous = steered_response(event)
+        is_error = event.get("type") == "error" and "stream_id" not in event
+        for lane in self.lanes.values():
+            steering = lane.steering or lane.queued
+            if steering is not None:
+                if (previous and steering.response_id == previous) or (
+                    is_error and steering.is_refused_by(event)
+                ):
+                    return lane
+        return None
+
     def _deliver(self, lane: Lane, event: JsonObject) -> None:
-        if lane.events is not None:
+        steering = lane.steering or lane.queued
+        if steering is not None and steering.hear(event):
+            self._pool.decided(lane)
+        elif lane.events is not None:
             if lane.events.qsize() < EVENTS_MAX:
                 lane.events.put_nowait(event)
+                lane.tell()
             else:
                 self._lost(f"more than {EVENTS_MAX} events of one response")
         elif lane.drain is not None:
             if event.get("type") == "response.created":  # It was cancelled before it had a name.
                 response = event.get("response")
                 self.cancel(lane, str(response.get("id", "")) if isinstance(response, dict) else "")
-            elif event.get("type") in wire.TERMINAL:
-                lane.drain.cancel()
-                lane.drain = None
+            elif event.get("type") in wire.TERMINAL and not (steering and steering.is_open):
                 self._pool.freed(lane)
         else:
             self._pool.statistics.strays += 1
@@ -182,11 +239,10 @@ class Connection(WSListener):
         self.is_gone = True
         error = LinkUnavailable(f"{self._pool.endpoint.label}: the socket was lost ({why}).")
         for lane in self.lanes.values():
-            if lane.drain is not None:
-                lane.drain.cancel()
-                lane.drain = None
+            lane.stop_timers()
             if lane.events is not None:
                 lane.events.put_nowait(error)
+            lane.tell()
         transport, self._transport = self._transport, None
         if transport is not None and not transport.is_disconnected:
             transport.disconnect(graceful=False)
@@ -294,14 +350,39 @@ class Pool:
 
     def freed(self, lane: Lane) -> None:
         """Nothing of its last response comes any more."""
+        lane.stop_timers()
         lane.is_busy = False
         lane.events = None
+        lane.queued = lane.steering if lane.steering and lane.steering.fate == "queued" else None
+        lane.steering = None
         self._retire_old()
         self._wake()
 
+    def follow(self, lane: Lane) -> None:
+        """A response that was steered is over: keep the lane for whoever takes over what follows, for a while."""
+        loop = asyncio.get_running_loop()
+        lane.follow = loop.call_later(self.plan.answer_s, self.leave, lane)
+
+    def leave(self, lane: Lane) -> None:
+        """Nobody takes over what follows: it is stopped, if it has begun or may begin."""
+        steering = lane.steering
+        if steering is not None and (steering.is_open or (steering.successor and not steering.is_done)):
+            self.abandon(lane, steering.successor)
+        else:
+            self.freed(lane)
+
+    def decided(self, lane: Lane) -> None:
+        """Something was said about input that a response was steered with; perhaps that nothing follows."""
+        lane.tell()
+        steering = lane.steering
+        is_left = lane.drain is not None or lane.follow is not None
+        if is_left and steering is not None and steering.is_over and steering.fate in ("none", "queued"):
+            self.freed(lane)
+
     def abandon(self, lane: Lane, response_id: str) -> None:
         """Its reader is gone in the middle: stop the provider, and free the lane when it has."""
-        lane.events = None
+        lane.stop_timers()
+        lane.events, lane.newest = None, ""
         connection = lane.connection
         if connection.is_gone:
             return
@@ -316,7 +397,7 @@ class Pool:
     def drop(self, lane: Lane) -> None:
         """The provider would not stop: the socket goes, or only this lane when others are in use."""
         self.statistics.dropped += 1
-        lane.drain = None
+        lane.drain = lane.steering = None
         connection = lane.connection
         connection.is_retiring = True
         others = [each for each in connection.lanes.values() if each is not lane and each.is_busy]
