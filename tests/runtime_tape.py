@@ -46,9 +46,12 @@ class Listener:
 class Tape(Playout):
     """A playout with its listener."""
 
-    def __init__(self, desk: SpoolDesk | None = None) -> None:
+    def __init__(self, desk: SpoolDesk | None = None, *, is_recorded: bool = False) -> None:
+        """``is_recorded``: what was played can be had from the recording again, when a test lets it come."""
         loop = asyncio.get_running_loop()
         self.listener = got = Listener()
+        self.is_recorded = is_recorded
+        self.recalls: list[tuple[int, int, Callable[[bytes], None]]] = []
 
         def note(name: str) -> Callable[..., None]:
             return lambda *values: got.events.append((name, values[-1]))
@@ -64,10 +67,22 @@ class Tape(Playout):
             note("released"),
             note("progress"),
             note("heard"),
-            lambda track, data, age_ms: got.recorded.extend(data),
+            self._record,
+            lambda start, end, came: self.recalls.append((start, end, came)),
             note("dropped"),
         )
         super().__init__(hooks, loop.time, loop, desk)
+
+    def _record(self, track: Track, data: bytes, age_ms: float) -> int | None:
+        at = len(self.listener.recorded) // 2
+        self.listener.recorded.extend(data)
+        return at if self.is_recorded else None
+
+    def recall_all(self) -> None:
+        """The disk has answered."""
+        recalls, self.recalls = self.recalls, []
+        for start, end, came in recalls:
+            came(bytes(self.listener.recorded[2 * start : 2 * end]))
 
     def message(self, name: str, response: str = "resp_1") -> ItemId:
         item = ItemId(name)

@@ -48,7 +48,7 @@ from openline.types import CallId, Epoch, ItemId, ResponseId, Seq, SessionId
 from openline.wire.envelope import decode_step
 from openline.wire.render import View, render
 from openline.wire.upstream import PENDING, message_object
-from runtime_gateway import Agent, Caller, House, Recordings
+from runtime_gateway import Agent, Caller, House, LateRecordings
 
 BUDGET_S = Limits().silence_budget_ms / 1000
 SLACK_S = 1.0
@@ -107,18 +107,15 @@ class Said:
     """The caller went on before it was answered."""
 
 
-class Tape(Recordings):
-    """The last minute of each track, on disk a fifth of a second late, as a recorder has it."""
+class Tape(LateRecordings):
+    """Of each track the last minute."""
 
     def __init__(self) -> None:
         super().__init__()
         self._pieces: dict[str, list[tuple[int, bytes]]] = {}
         self._ends: dict[str, int] = {}
 
-    def write(self, track: str, start: int, pcm: bytes) -> None:
-        asyncio.get_running_loop().call_later(0.2, self._write, track, start, pcm)
-
-    def _write(self, track: str, start: int, pcm: bytes) -> None:
+    def store(self, track: str, start: int, pcm: bytes) -> None:
         pieces = self._pieces.setdefault(track, [])
         pieces.append((start, pcm))
         self._ends[track] = start + len(pcm) // 2

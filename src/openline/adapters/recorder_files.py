@@ -103,19 +103,22 @@ class FileRecorder:
         self.dropped_bytes = 0
         """Not recorded, since this recorder was made."""
 
-    def write(self, track: str, start: int, pcm: bytes) -> None:
-        """Queue PCM16 for sample ``start`` of ``track``. Never waits, never raises for a full disk."""
+    def write(self, track: str, start: int, pcm: bytes) -> bool:
+        """Queue PCM16 for sample ``start`` of ``track``; False if it was dropped. Never waits, never raises for a full
+        disk."""
         size = len(pcm)
         run = self._going_on.get(track)
         if size % 2 or start < 0 or (run is None and not _NAME.fullmatch(track)):
             raise IllegalTransition(
                 f"recording: expected whole samples at a position; got {size} bytes at {start} of {track!r}."
             )
-        if not size or self._closed is not None:
-            return
+        if not size:
+            return True
+        if self._closed is not None:
+            return False
         if self._has_failed or self.queued_bytes + size > self._bytes_max:
             self._drop(size)
-            return
+            return False
         self.queued_bytes += size
         if run is None or run.end != start:
             run = self._going_on[track] = _Run(track, start, start)
@@ -124,6 +127,7 @@ class FileRecorder:
                 self._timer = self._loop.call_later(self._every_s, self._hand_over)
         run.pcm += pcm
         run.end += size // 2
+        return True
 
     def _hand_over(self) -> None:
         """What has gathered belongs to the thread from here on: nothing is added to it any more."""
@@ -131,6 +135,18 @@ class FileRecorder:
         runs, self._runs = self._runs, []
         self._going_on.clear()
         self._thread.put(_Batch(self, runs))
+
+    async def flush(self) -> None:
+        """Write what has gathered, now. Not synced. If cancelled, it still happens."""
+        if self._closed is not None:
+            await asyncio.shield(self._closed)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._hand_over()
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._thread.put(_Flush(self, written))
+        await written
 
     async def close(self) -> None:
         """Write, seal and sync everything, report the last segments. Idempotent; if cancelled, it still happens."""
@@ -163,6 +179,10 @@ class FileRecorder:
                 self._give_up(error)
         # Of a batch that failed some may be there; it counts as lost rather than as recorded.
         self._report(size, size if self._has_failed else 0, done)
+
+    def flushed_now(self, written: asyncio.Future[None]) -> None:
+        """All that was handed over before is written, or given up."""
+        self._tell(lambda: None if written.done() else written.set_result(None))
 
     def close_now(self) -> None:
         done: list[Segment] = []
@@ -234,8 +254,17 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class _Flush:
+    recorder: FileRecorder
+    written: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Close:
     recorder: FileRecorder
+
+
+_Entry = _Batch | _Flush | _Close
 
 
 class RecordingThread:
@@ -243,18 +272,18 @@ class RecordingThread:
 
     def __init__(self, *, every_s: float = THREAD_EVERY_S) -> None:
         self._every_s = every_s
-        self._queue: deque[_Batch | _Close] = deque()
+        self._queue: deque[_Entry] = deque()
         self._event = threading.Event()
         self._urgent = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def put(self, entry: _Batch | _Close) -> None:
+    def put(self, entry: _Entry) -> None:
         """Called on the loop; never waits."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._main, name="openline-recording", daemon=True)
             self._thread.start()
         self._queue.append(entry)
-        if isinstance(entry, _Close):
+        if not isinstance(entry, _Batch):
             self._urgent.set()
         if not self._event.is_set():
             self._event.set()
@@ -273,6 +302,8 @@ class RecordingThread:
             entry = self._queue.popleft()
             if isinstance(entry, _Batch):
                 entry.recorder.write_now(entry.runs)
+            elif isinstance(entry, _Flush):
+                entry.recorder.flushed_now(entry.written)
             else:
                 entry.recorder.close_now()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from openline.core import effects as e
@@ -68,7 +68,7 @@ class Host(Protocol):
         """The driver has stopped; forget it."""
 
     async def read_recording(self, driver: SessionDriver, track: str, start: int, end: int) -> bytes:
-        """What was recorded of [start, end), once it is on disk; b"" if it does not get there."""
+        """What was recorded of [start, end), samples; b"" if some of it is not to be had."""
 
 
 class SessionDriver:
@@ -150,6 +150,7 @@ class SessionDriver:
             self._progressed,
             self._played_out,
             self._played,
+            self._recall,
             self._tape_full,
         )
         self.playout = Playout(hooks, clock.seconds, self._loop, desk)
@@ -507,16 +508,32 @@ class SessionDriver:
     def _played_out(self, track: Track, cut: Cut) -> None:
         self.offer(i.Heard(cut))
 
-    def _played(self, track: Track, data: bytes, age_ms: float) -> None:
+    def _played(self, track: Track, data: bytes, age_ms: float) -> int | None:
         if self.recorder is None:
-            return
+            return None
         pcm = self.codecs.to_tape(track.format, data)
         wall = self._clock.wall_ms() - self.session.state.created_ms - age_ms
         start = max(self._agent_until, int(wall * RATE / 1000))
         if start - self._agent_until < GAP_SAMPLES:
             start = self._agent_until  # Timer jitter is no silence: chunks of one reply stay joined.
         self._agent_until = start + len(pcm) // 2
-        self.recorder.write("agent", start, pcm)
+        is_recorded = self.recorder.write("agent", start, pcm)
+        return start if is_recorded and pcm is data else None
+
+    def _recall(self, start: int, end: int, came: Callable[[bytes], None]) -> None:
+        async def read() -> None:
+            try:
+                pcm = await self.host.read_recording(self, "agent", start, end)
+            except Exception as error:  # whatever it is, the tape waits for an answer
+                log.warning(
+                    "session %s: reading its recording failed (%s)",
+                    self.session.state.session,
+                    type(error).__name__,
+                )
+                pcm = b""
+            came(pcm)
+
+        self.spawn(read())
 
     def _tape_full(self, dropped_ms: int) -> None:
         self.offer(i.MediaDropped("playout", dropped_ms, "newest_first"))

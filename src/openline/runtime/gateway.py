@@ -52,9 +52,6 @@ FORKS = "forks"
 DRAIN_POLL_S = 0.05
 LET_GO_S = 5.0
 """How long a session that is to be deleted may still be written down, or run a tool."""
-RECORDED_POLL_S = 0.05
-RECORDED_TRIES = 40
-"""A recorder writes several times a second; what is not on disk after two seconds was dropped."""
 
 
 class Recordings(Protocol):
@@ -470,11 +467,11 @@ class Gateway:
         if self.recordings is None:
             return b""
         session = driver.session.state.session
-        for _ in range(RECORDED_TRIES):
-            if await self.recordings.length(session, track) >= end:
-                return await self.recordings.read(session, track, start, end)
-            await asyncio.sleep(RECORDED_POLL_S)
-        return b""
+        if driver.recorder is not None:
+            await driver.recorder.flush()
+        if await self.recordings.length(session, track) < end:
+            return b""
+        return await self.recordings.read(session, track, start, end)
 
     # -- letting go
 

@@ -12,8 +12,7 @@ it is in the checkpoints that ``on_progress`` led to.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from openline.core.model import AudioFormat, Cut, HeardSource
@@ -30,7 +29,7 @@ DROPPED_EVERY_MS = 10_000
 """Dropped audio is said in sums of this, or at the end of its item: it is one fact each time."""
 KEEP_MS = ASSUMED_MARGIN_MS + 100
 """Played audio kept for a listener that comes back after a drop: what it is assumed not to have heard, and a
-chunk more. Each second kept is 48 kB a session."""
+chunk more. Of what is recorded only its place is kept, of other audio the bytes: 48 kB for each second."""
 CHUNK_MAX_MS = 200
 """A longer piece is cut: a model may send a second at once, and what was released cannot be held back."""
 G711_BYTES_PER_MS = 8
@@ -40,11 +39,13 @@ PLAYED_EVERY_MS = 200
 
 @dataclass(slots=True, kw_only=True)
 class _Chunk(Sound):
-    """A piece of the tape. ``at``: its start on the tape once released; -1 before."""
+    """A piece of the tape. ``at``: its start on the tape once released; -1 before. ``recorded``: where it lies on the
+    recording (samples), if that holds it and memory does not."""
 
     ms: float
     item: Track
     at: float = -1.0
+    recorded: int = -1
 
 
 @dataclass(slots=True)
@@ -95,8 +96,12 @@ class PlayoutHooks:
     released: Callable[[ResponseId], None]
     progress: Callable[[Track], None]
     heard: Callable[[Track, Cut], None]
-    played: Callable[[Track, bytes, float], None]
-    """Audio whose time has come, with its age in ms (how long ago it began to play): for the recording."""
+    played: Callable[[Track, bytes, float], int | None]
+    """Audio whose time has come, with its age in ms (how long ago it began to play): for the recording. Its first
+    sample there, if it can be had from there again as it is; None: what is kept of it is kept in memory."""
+    recall: Callable[[int, int, Callable[[bytes], None]], None]
+    """Read [start, end) of the recording, in samples; the function is called with it on the loop, later, with b"" if
+    it is not to be had."""
     dropped: Callable[[int], None]
 
 
@@ -144,9 +149,10 @@ class Playout:
         self._hooks = hooks
         self._clock = clock
         self._loop = loop
-        self._queue: deque[_Entry] = deque()
-        self._sent: deque[_Chunk] = deque()
-        self._kept: deque[_Chunk] = deque()
+        # Lists, though they are read from the front: mostly empty or short, and an empty deque is 760 bytes.
+        self._queue: list[_Entry] = []
+        self._sent: list[_Chunk] = []
+        self._kept: list[_Chunk] = []
         self._tracks: dict[ItemId, Track] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -311,7 +317,7 @@ class Playout:
 
     def clear(self, response: ResponseId) -> None:
         """Drop what of a response was not released and forget its tracks; nothing of it comes after this."""
-        self._queue = deque(entry for entry in self._queue if not self._belongs(entry, response))
+        self._queue = [entry for entry in self._queue if not self._belongs(entry, response)]
         rest = [entry for entry in self._queue if isinstance(entry, _Chunk)]
         self._queued_ms = sum(chunk.ms for chunk in rest)
         if self._spool is not None:
@@ -321,7 +327,7 @@ class Playout:
             )
         self._settle_clock()
         self._write_played(self._clock())
-        self._sent = deque(chunk for chunk in self._sent if chunk.item.response != response)
+        self._sent = [chunk for chunk in self._sent if chunk.item.response != response]
         self._cut_back()
         self._kept.clear()
         for item in [item for item, track in self._tracks.items() if track.response == response]:
@@ -414,7 +420,7 @@ class Playout:
         self._is_releasing = True
         try:
             while self._queue and self._may_release():
-                self._release_one(self._queue.popleft())
+                self._release_one(self._queue.pop(0))
         finally:
             self._is_releasing = False
         self._arm()
@@ -508,19 +514,20 @@ class Playout:
         """Chunks whose time is over: record them, and end the items they end."""
         played = self._played_at(now)
         while self._sent and self._sent[0].at + self._sent[0].ms <= played + 0.5:
-            chunk = self._sent.popleft()
+            chunk = self._sent.pop(0)
             self._kept.append(chunk)
             assert chunk.pcm is not None
             track = chunk.item
-            self._hooks.played(track, chunk.pcm, played - chunk.at)
+            recorded = self._hooks.played(track, chunk.pcm, played - chunk.at)
+            if recorded is not None:
+                chunk.recorded, chunk.pcm = recorded, None
             is_last = track.is_finished and chunk.at + chunk.ms >= track.start + track.audio_ms - 0.5
             if is_last and track.item in self._tracks:
                 self._hooks.heard(track, self._end_of(track, "paced"))
         # What is too old, or of an item that has ended: nobody comes back to either.
-        while self._kept and (
-            self._kept[0].at < played - KEEP_MS or self._kept[0].item.item not in self._tracks
-        ):
-            self._kept.popleft()
+        kept = self._kept
+        while kept and (kept[0].at < played - KEEP_MS or kept[0].item.item not in self._tracks):
+            del kept[0]
 
     def _end_of(self, track: Track, source: HeardSource) -> Cut:
         self._tracks.pop(track.item, None)
@@ -540,10 +547,25 @@ class Playout:
             self._released = chunk.at
             chunk.item.released_ms -= chunk.ms
             self._queued_ms += chunk.ms
-            self._queue.appendleft(chunk)
             if self._spool is not None:
                 self._spool.put_back(chunk)
+        self._queue[:0] = reversed(again)
         self._anchor = (self._released, self._clock())
+        if recorded := [chunk for chunk in again if chunk.pcm is None]:
+            self._recall(recorded)
+
+    def _recall(self, chunks: Sequence[_Chunk]) -> None:
+        """Have what was put on the recording in memory again. Until then the tape waits for it."""
+        start = min(chunk.recorded for chunk in chunks)
+
+        def came(pcm: bytes) -> None:
+            for chunk in chunks:
+                at = 2 * (chunk.recorded - start)
+                # What cannot be read is silence: the call goes on.
+                chunk.pcm = pcm[at : at + chunk.size] or bytes(chunk.size)
+            self._release()
+
+        self._hooks.recall(start, max(chunk.recorded + chunk.size // 2 for chunk in chunks), came)
 
     @staticmethod
     def _belongs(entry: _Entry, response: ResponseId) -> bool:

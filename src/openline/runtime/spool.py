@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +125,7 @@ class Spool:
         self._desk = desk
         self._ready = ready
         self._near = 0
-        self._far: deque[Sound] = deque()
+        self._far: list[Sound] = []
         self._head = 0
         self._unwritten: list[Sound] = []
         self._wanted: list[Sound] = []
@@ -171,7 +170,7 @@ class Spool:
 
     def forget(self, is_gone: Callable[[Sound], bool], near: int) -> None:
         """Sounds have left the tape unplayed. ``near``: bytes of the rest that are not far."""
-        self._far = deque(sound for sound in self._far if not is_gone(sound))
+        self._far = [sound for sound in self._far if not is_gone(sound)]
         self._unwritten = [sound for sound in self._unwritten if not is_gone(sound)]
         self._wanted = [sound for sound in self._wanted if not is_gone(sound)]
         self._near = near
@@ -193,7 +192,7 @@ class Spool:
     def _refill(self) -> None:
         came = False
         while self._far and self._near + self._far[0].size <= NEAR_BYTES:
-            sound = self._far.popleft()
+            sound = self._far.pop(0)
             sound.is_far = False
             self._near += sound.size
             if sound.pcm is None:

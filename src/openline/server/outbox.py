@@ -7,7 +7,6 @@ client that does not read, costs the connection, not the gateway's memory.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from openline.types import Seq
@@ -40,7 +39,7 @@ class Outbox:
         self._send_all = send_all
         self._send_soon = send_soon or send
         self._on_full = on_full
-        self._held: deque[tuple[Seq, bytes | Callable[[], None]]] = deque()
+        self._held: list[tuple[Seq, bytes | Callable[[], None]]] = []
         self._mark = Seq(0)
         self._bytes = 0
         self._gate = True
@@ -80,23 +79,26 @@ class Outbox:
 
     def open(self, first: Iterable[tuple[Seq, bytes]] = ()) -> None:
         """Let the stream begin, with ``first`` before everything that was put so far."""
-        self._held.extendleft(reversed(list(first)))
+        self._held[:0] = first
         self._gate = False
         self._flush()
 
     def _flush(self) -> None:
         held = self._held
-        ready: list[bytes] = []
         while held and held[0][0] <= self._mark:
-            _, entry = held.popleft()
-            if callable(entry):
-                self._send_ready(ready)
-                ready = []
-                entry()
-            else:
-                self._bytes -= len(entry)
+            ready: list[bytes] = []
+            for needs, entry in held:
+                if needs > self._mark or not isinstance(entry, bytes):
+                    break
                 ready.append(entry)
-        self._send_ready(ready)
+            if ready:
+                del held[: len(ready)]
+                self._bytes -= sum(map(len, ready))
+                self._send_ready(ready)
+            else:
+                action = held.pop(0)[1]
+                assert not isinstance(action, bytes)
+                action()
 
     def _send_ready(self, frames: list[bytes]) -> None:
         if self._send_all is not None and len(frames) > 1:

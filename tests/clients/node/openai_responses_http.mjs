@@ -10,7 +10,6 @@ class Line {
   keeps = false;
   /** null after a request that did not stream. */
   deltas = null;
-  refusal = null;
 
   constructor(client, model) {
     this._client = client;
@@ -30,7 +29,7 @@ class Line {
   }
 
   async _whole(fields) {
-    this.deltas = this.refusal = null;
+    this.deltas = null;
     const response = await this._client.responses.create(fields);
     check(typeof response.output_text === "string", "no output_text");
     return response;
@@ -38,10 +37,9 @@ class Line {
 
   async _streamed(fields) {
     let last = null;
-    this.deltas = this.refusal = "";
+    this.deltas = "";
     for await (const event of await this._client.responses.create({ ...fields, stream: true })) {
       if (event.type === "response.output_text.delta") this.deltas += event.delta;
-      if (event.type === "response.refusal.delta") this.refusal += event.delta;
       if (event.type === "error") throw new Failure(`an error event: ${event.code}`);
       last = event;
     }
@@ -51,24 +49,22 @@ class Line {
 
   /** The SDK's own accumulator: it throws for events out of order. */
   async _helped(fields) {
-    this.deltas = this.refusal = "";
+    this.deltas = "";
     const stream = this._client.responses.stream(fields);
     stream.on("response.output_text.delta", (event) => (this.deltas += event.delta));
-    stream.on("response.refusal.delta", (event) => (this.refusal += event.delta));
     return stream.finalResponse();
   }
 
   /** Leaving the loop aborts the request. */
-  async cut(fields, story) {
+  async cut(fields) {
     const stream = await this._client.responses.create({ model: this._model, ...fields, stream: true });
-    let seen;
+    let events = 0;
     for await (const event of stream) {
-      if (event.type !== "response.output_text.delta" || !story.hear(event.delta)) continue;
-      seen = story.interrupted();
-      break;
+      events += 1;
+      if (event.type === "response.output_text.delta") break;
     }
-    check(seen && stream.controller.signal.aborted, "the stream goes on");
-    return seen;
+    check(stream.controller.signal.aborted, "the stream goes on");
+    return { events };
   }
 
   async close() {

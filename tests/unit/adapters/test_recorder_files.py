@@ -189,6 +189,39 @@ def test_reading_beside_a_running_recorder(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_what_is_flushed_can_be_read_at_once_and_is_not_sealed(tmp_path: Path) -> None:
+    async def story() -> None:
+        segments: list[Segment] = []
+        recorder = FileRecorder(tmp_path, SESSION, segments.append, thread=QUICK, every_s=3600.0)
+        assert recorder.write("caller", 0, noise(FRAME))
+        await recorder.flush()
+        assert read_track(tmp_path, SESSION, "caller") == noise(FRAME)
+        await recorder.flush()  # nothing waits
+        assert recorder.write("caller", FRAME, noise(FRAME, 2))
+        assert segments == []
+        await recorder.close()
+        await recorder.flush()
+        assert read_track(tmp_path, SESSION, "caller") == noise(FRAME) + noise(FRAME, 2)
+        assert len(segments) == 1
+
+    asyncio.run(story())
+
+
+def test_a_flush_that_is_given_up_writes_all_the_same(tmp_path: Path) -> None:
+    async def story() -> None:
+        recorder = FileRecorder(tmp_path, SESSION, lambda _segment: None, thread=QUICK, every_s=3600.0)
+        recorder.write("caller", 0, noise(FRAME))
+        task = asyncio.create_task(recorder.flush())
+        await asyncio.sleep(0)
+        task.cancel()
+        while recorder.queued_bytes:
+            await asyncio.sleep(0)
+        assert read_track(tmp_path, SESSION, "caller") == noise(FRAME)
+        await recorder.close()
+
+    asyncio.run(story())
+
+
 def test_frames_that_follow_each_other_are_joined_and_cut_where_a_segment_ends(tmp_path: Path) -> None:
     pcm = noise(FRAME * 120)
 
@@ -217,8 +250,8 @@ def test_a_full_queue_drops_and_counts(tmp_path: Path) -> None:
             queue_bytes_max=2000,
             on_dropped=dropped.append,
         )
-        recorder.write("caller", 0, noise(900))
-        recorder.write("caller", 900, noise(900))
+        assert recorder.write("caller", 0, noise(900))
+        assert not recorder.write("caller", 900, noise(900))
         await recorder.close()
         assert (dropped, recorder.dropped_bytes) == ([1800], 1800)
 
@@ -236,8 +269,10 @@ def test_a_disk_that_fails_stops_the_recording_and_says_so(tmp_path: Path) -> No
             tmp_path, SESSION, lambda _segment: None, thread=QUICK, every_s=0.0, on_dropped=dropped.append
         )
         recorder.write("caller", 0, noise(10))
-        await recorder.close()
+        await recorder.flush()
         assert dropped == [20]
+        assert not recorder.write("caller", 10, noise(10))
+        await recorder.close()
 
     asyncio.run(story())
 
@@ -251,7 +286,7 @@ def test_what_is_no_audio_is_our_own_bug(tmp_path: Path, track: str, start: int,
         with pytest.raises(IllegalTransition):
             recorder.write(track, start, pcm)
         await recorder.close()
-        recorder.write("caller", 0, b"ab")
+        assert not recorder.write("caller", 0, b"ab")
         assert recorder_files.tracks(tmp_path, SESSION) == []
 
     asyncio.run(story())

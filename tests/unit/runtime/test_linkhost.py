@@ -19,18 +19,7 @@ from openline.testing.link_scripted import ScriptedLinkFactory
 from openline.testing.scripts import ReplyPlan, scripted_silence, scripted_speech
 from openline.testing.virtual_time import run_virtual
 from openline.types import CallId, ConnectionId, ItemId, ResponseId
-from runtime_gateway import Caller, Recordings, ask, facts_of, house, speak
-
-
-class Tape(Recordings):
-    """Keeps the caller's track, and has it on disk a quarter of a second late, as a recorder does."""
-
-    def write(self, track: str, start: int, pcm: bytes) -> None:
-        asyncio.get_running_loop().call_later(0.25, self._write, track, start, pcm)
-
-    def _write(self, track: str, start: int, pcm: bytes) -> None:
-        kept = self.stored.get(track, b"")
-        self.stored[track] = kept[: 2 * start].ljust(2 * start, b"\0") + pcm
+from runtime_gateway import Caller, LateRecordings, Recordings, ask, facts_of, house, speak
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -241,7 +230,7 @@ def test_who_is_in_mid_utterance_is_heard_to_the_end_by_the_next_link(is_recorde
     """B11, G12: the new link is given the speech from its beginning, and one turn with all its words comes of it."""
 
     async def story() -> None:
-        recordings = Tape() if is_recorded else None
+        recordings = LateRecordings() if is_recorded else None
         async with house(recordings=recordings) as home:
             driver = await home.call(Caller())
             await speak(driver, "before", ms=300)
@@ -263,7 +252,7 @@ def test_who_speaks_up_after_a_long_silence_while_links_fail_is_heard_from_the_f
     """B11: what nobody heard begins before the half minute that is given again; all within it is."""
 
     async def story() -> None:
-        recordings = Tape() if is_recorded else None
+        recordings = LateRecordings() if is_recorded else None
         factory = ScriptedLinkFactory(opens=["yes", "unavailable", "unavailable"])
         async with house(links=factory, recordings=recordings) as home:
             driver = await home.call(Caller())
@@ -300,7 +289,7 @@ def test_speech_that_no_link_had_told_of_yet_is_heard_from_its_first_word(is_rec
     """B11: what the model said last does not show that it had heard who began to speak into it."""
 
     async def story() -> None:
-        recordings = Tape() if is_recorded else None
+        recordings = LateRecordings() if is_recorded else None
         async with house(recordings=recordings) as home:
             driver = await home.call(Caller())
             await speak(driver, "before", ms=300)

@@ -248,6 +248,86 @@ def test_a_listener_that_comes_back_hears_again_what_it_cannot_have_heard_and_no
     run(story())
 
 
+async def speak_live(tape: Tape, ms: int) -> ItemId:
+    """A model that speaks as fast as one hears; each sample tells its chunk."""
+    item = tape.message("item_a")
+    for number in range(1, ms // 20 + 1):
+        tape.add_audio(item, pcm(20, number), 0)
+        await asyncio.sleep(0.02)
+    return item
+
+
+def chunks(first: int, last: int) -> bytes:
+    return b"".join(pcm(20, number) for number in range(first, last + 1))
+
+
+def test_what_is_on_the_recording_is_had_from_there_for_a_listener_that_comes_back() -> None:
+    async def story() -> None:
+        tape = Tape(is_recorded=True)
+        item = await speak_live(tape, 2_000)
+        assert tape.recalls == []
+        tape.unlisten(keep=True)
+        tape.add_audio(item, pcm(20, 101), 0)
+        before = len(tape.listener.heard)
+        tape.listen(lead_ms=500)
+        await asyncio.sleep(1)
+        assert len(tape.listener.heard) == before  # the disk has not answered, and nothing overtakes
+        tape.recall_all()
+        await asyncio.sleep(1)
+        assert tape.listener.heard[before:] == chunks(76, 101)
+
+    run(story())
+
+
+def test_a_line_that_drops_twice_before_the_disk_has_answered_hears_each_piece_once() -> None:
+    async def story() -> None:
+        tape = Tape(is_recorded=True)
+        await speak_live(tape, 2_000)
+        tape.unlisten(keep=True)
+        tape.listen(lead_ms=500)
+        tape.unlisten(keep=True)
+        before = len(tape.listener.heard)
+        tape.recall_all()
+        tape.listen(lead_ms=500)
+        await asyncio.sleep(1)
+        first = tape.listener.heard[before]
+        assert first in range(70, 77)
+        assert tape.listener.heard[before:] == chunks(first, 100)
+
+    run(story())
+
+
+def test_what_the_disk_does_not_give_back_is_silence_of_its_length() -> None:
+    async def story() -> None:
+        tape = Tape(is_recorded=True)
+        item = await speak_live(tape, 2_000)
+        tape.unlisten(keep=True)
+        tape.add_audio(item, pcm(20, 101), 0)
+        tape.listen(lead_ms=500)
+        before = len(tape.listener.heard)
+        ((_, _, came),) = tape.recalls
+        came(b"")
+        await asyncio.sleep(1)
+        assert tape.listener.heard[before:] == bytes(500 * 48) + pcm(20, 101)
+
+    run(story())
+
+
+def test_a_reply_that_is_cleared_while_the_disk_reads_does_not_come_back() -> None:
+    async def story() -> None:
+        tape = Tape(is_recorded=True)
+        await speak_live(tape, 2_000)
+        tape.unlisten(keep=True)
+        tape.clear(ResponseId("resp_1"))
+        before = len(tape.listener.heard)
+        tape.listen(lead_ms=500)
+        tape.recall_all()
+        await asyncio.sleep(1)
+        assert len(tape.listener.heard) == before
+
+    run(story())
+
+
 def test_an_unpaced_listener_that_goes_takes_nothing_more_until_it_is_back() -> None:
     async def story() -> None:
         tape = Tape()

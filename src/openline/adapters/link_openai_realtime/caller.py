@@ -6,7 +6,7 @@ would take it for. A refusal is no loss: audio goes on in the format of before, 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -75,7 +75,7 @@ class CallerAudio:
         """What this session was asked for and did not do: it is not asked again."""
         self._switch = ""
         """Id of the session.update that asks; "" while nothing is asked."""
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: list[Callable[[], None]] = []
         """What was done to the caller's audio meanwhile, in order."""
         self.input_format: AudioFormat = "pcm"
         self.socket: Up | None = None
@@ -177,7 +177,7 @@ class CallerAudio:
         self._asked = asked
         self._set_input(asked[0])
         self._switch = event_id = self._line.update_session(upstream.format_settings(*asked, self._kind))
-        self._waiting.appendleft(lambda: self.switch(config))  # what was refused: the next best
+        self._waiting.insert(0, lambda: self.switch(config))  # what was refused: the next best
         self._line.later(SWITCH_S, lambda: self._line.unanswered() if self._switch == event_id else None)
 
     def answered(
@@ -218,7 +218,7 @@ class CallerAudio:
         self._switch = ""
         self._line.takes(taken)
         while self._waiting and not self._switch:
-            self._waiting.popleft()()
+            self._waiting.pop(0)()
 
     def _set_input(self, name: AudioFormat) -> None:
         if name != self.input_format:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -101,7 +101,7 @@ class OpenAIRealtimeLink(ModelLink):
         self._last: ProviderSession | None = None
         """The one that was lost, for what it had heard."""
         self._config = SessionConfig()
-        self._recent: deque[bytes] = deque()
+        self._recent: list[bytes] = []
         self._recent_format: AudioFormat = "pcm"
         self._recent_bytes = 0
         self._recent_max = OVERLAP_MS * BYTES_PER_MS["pcm"]
@@ -358,7 +358,7 @@ class OpenAIRealtimeLink(ModelLink):
         recent.append(data)
         self._recent_bytes += len(data)
         while self._recent_bytes > self._recent_max:
-            self._recent_bytes -= len(recent.popleft())
+            self._recent_bytes -= len(recent.pop(0))
 
     def _recent_samples(self) -> int:
         return self._recent_bytes * SAMPLES_PER_MS // BYTES_PER_MS[self._recent_format]
@@ -366,7 +366,7 @@ class OpenAIRealtimeLink(ModelLink):
     def _forget_recent(self, end: int) -> None:
         """Drop what of the last audio begins before position ``end``."""
         while self._recent and self._position - self._recent_samples() < end:
-            self._recent_bytes -= len(self._recent.popleft())
+            self._recent_bytes -= len(self._recent.pop(0))
 
     def unconfirmed(self) -> int:
         session = self._session or self._last

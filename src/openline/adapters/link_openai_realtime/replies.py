@@ -6,7 +6,7 @@ What comes late, twice, or for a response that nobody asked for is dropped and c
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -78,7 +78,7 @@ class Replies:
         self._asked: dict[ResponseId, _Reply] = {}
         self._live: dict[str, _Reply] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
-        self._waiting: deque[_Reply] = deque()
+        self._waiting: list[_Reply] = []
         self._writer: _Reply | None = None
         """The one response that writes to the provider's conversation, cancelled ones included."""
         self._echoes = False
@@ -133,7 +133,7 @@ class Replies:
         if self._writer is reply:
             self._writer = None
             if self._waiting:
-                self._ask(self._waiting.popleft())
+                self._ask(self._waiting.pop(0))
 
     def named(self, ours: ResponseId, output_index: int, item_id: ItemId) -> None:
         """The session's id for an output: by it truncate, delete and tool results find the provider's item."""

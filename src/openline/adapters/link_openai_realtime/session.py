@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -118,7 +118,7 @@ class ProviderSession:
         self._config = SessionConfig()
         self._settings: JsonObject = {}
         self._opening_id = ""
-        self._updates: deque[str] = deque()
+        self._updates: list[str] = []
         """Ids of session.update that are not answered yet."""
         self._commit_ids: set[str] = set()
         self._number = 0
@@ -357,7 +357,7 @@ class ProviderSession:
                 LinkRejected(f"{name}: made a realtime session of a transcription.", cause="other_session")
             )
             return
-        event_id = self._updates.popleft() if self._updates else ""
+        event_id = self._updates.pop(0) if self._updates else ""
         self.audio.answered(event_id, upstream.formats_of(event.session), is_open=self._is_open)
         _settle(self._updated)
 

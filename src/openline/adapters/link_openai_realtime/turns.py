@@ -6,7 +6,6 @@ the two. Positions are samples appended to the link; the provider counts millise
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,8 +59,8 @@ class Turns:
         self._conversation = conversation
         self._spoken: dict[str, _Spoken] = {}
         self._open: _Spoken | None = None
-        self._unnamed: deque[_Spoken] = deque()
-        self._commits: deque[tuple[ItemId, int, int]] = deque()
+        self._unnamed: list[_Spoken] = []
+        self._commits: list[tuple[ItemId, int, int]] = []
         self._last_end = 0
         self._offset = 0
         """Link position minus the provider's, in samples."""
@@ -182,7 +181,7 @@ class Turns:
         self._sink.turn_committed(spoken.start, spoken.end)
 
     def _commit_of_ours(self, theirs: str, spoken: _Spoken | None) -> None:
-        ours, start, end = self._commits.popleft()
+        ours, start, end = self._commits.pop(0)
         spoken = spoken or self._begin(theirs, start)
         spoken.start, spoken.end, spoken.is_stopped = start, end, True
         self._end(spoken)
@@ -197,7 +196,7 @@ class Turns:
     def commit_failed(self, code: str) -> None:
         """The provider refused the oldest commit of ours."""
         if self._commits:
-            ours, _, _ = self._commits.popleft()
+            ours, _, _ = self._commits.pop(0)
             self._sink.turn_failed(ours, code)
 
     # -- names
@@ -213,8 +212,8 @@ class Turns:
         spoken = next(fitting, self._unnamed[0])
         while self._unnamed[0] is not spoken:
             # The session did not take this turn; then the model must not know it either.
-            self._command("conversation.item.delete", item_id=self._unnamed.popleft().theirs)
-        self._unnamed.popleft()
+            self._command("conversation.item.delete", item_id=self._unnamed.pop(0).theirs)
+        self._unnamed.pop(0)
         self._name(spoken, item.id)
         return True
 
