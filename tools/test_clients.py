@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bench import results  # noqa: E402  # the two folders are no packages; the path above finds them
 from clients import page, sounds  # noqa: E402  # as above
 from clients.cells import Cell, Table, Wish  # noqa: E402  # as above
-from clients.registry import REALTIME, TOPOLOGIES, Client, load  # noqa: E402  # as above
+from clients.registry import ALL, TOPOLOGIES, Client, load  # noqa: E402  # as above
 from clients.topologies import Gateways  # noqa: E402  # as above
 
 RUNS = ROOT / ".clients" / "run"
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
             print(f"{client.name:<30} {client.version:<8} {client.title.replace('`', '')}")
         return 0
     wishes = [
-        Wish(topology, client, tuple(chosen.scenario or REALTIME))
+        Wish(topology, client, tuple(chosen.scenario or ALL))
         for topology in chosen.topology or TOPOLOGIES
         for client in clients
         if not chosen.client or client.name in chosen.client
@@ -101,10 +101,7 @@ def merged(cells: list[Cell], clients: tuple[Client, ...]) -> dict[str, Any]:
     places = {(row["topology"], row["client"], row["scenario"]): row for row in known}
     places.update({(cell.topology, cell.client, cell.scenario): asdict(cell) for cell in cells})
     order = [
-        (topology, client.name, scenario)
-        for topology in TOPOLOGIES
-        for client in clients
-        for scenario in REALTIME
+        (topology, client.name, scenario) for topology in TOPOLOGIES for client in clients for scenario in ALL
     ]
     return body_of([places[place] for place in order if place in places])
 
@@ -124,7 +121,7 @@ def _parser(clients: tuple[Client, ...]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--client", action="append", choices=[client.name for client in clients], metavar="NAME"
     )
-    parser.add_argument("--scenario", action="append", choices=REALTIME, metavar="NAME")
+    parser.add_argument("--scenario", action="append", choices=ALL, metavar="NAME")
     parser.add_argument("--topology", action="append", choices=TOPOLOGIES, metavar="NAME")
     parser.add_argument("--jobs", type=int, default=1, help="clients at once (each may want a core)")
     parser.add_argument("--list", action="store_true", help="the clients, and end")

@@ -234,7 +234,8 @@ def _language_model(settings: Settings, agent: Agent) -> LanguageModel:
     if not settings.llm_url:
         return _rules_model()
     from openline.adapters.llm_openai import Endpoint
-    from openline.adapters.llm_openai_responses import ResponsesModel, SocketPlan
+    from openline.adapters.llm_openai_responses import ResponsesModel
+    from openline.adapters.llm_openai_responses_sockets import SocketPlan
 
     endpoint = Endpoint(settings.llm_url, settings.llm_model, lambda: settings.llm_key)
     plan = SocketPlan(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from openline.core.facts import Fact
 from openline.core.model import AudioFormat, Item, Problem, ResponseRequest, SessionConfig, ToolSpec, Usage
@@ -424,7 +424,7 @@ class ToolCallDone:
 class ModelDone:
     usage: Usage = field(default_factory=Usage)
     reason: str = "completed"
-    """completed | max_output_tokens | content_filter."""
+    """completed | max_output_tokens | content_filter | steered (``SteerableModel``)."""
 
 
 ModelEvent = (
@@ -443,6 +443,42 @@ class LanguageModel(Protocol):
 
     def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Stream one reply; ends with exactly one ModelDone. ``aclose`` cancels and frees the socket at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteerAnswer:
+    """What a model says to input for a generation that runs.
+
+    "accepted": the generation ends by itself: at its next safe boundary with ModelDone "steered", or as it would have
+    without. "refused": it goes on as it was; ``code`` is the provider's (invalid_input, too_many_pending_steers,
+    response_not_active, …). "not_offered": this model takes none, and says so without asking anybody from the second
+    time on. "unknown": nobody answered, or the line was lost.
+    """
+
+    outcome: Literal["accepted", "refused", "not_offered", "unknown"]
+    code: str = ""
+
+
+NOT_OFFERED = SteerAnswer("not_offered")
+
+
+@runtime_checkable
+class SteerableModel(LanguageModel, Protocol):
+    """A language model that can be given input while it generates. One without ``steer`` offers none.
+
+    The input stays the caller's, whatever the answer: it asks for what follows by a ``generate`` of the same session
+    whose context is the first one's, what was made of it, the outputs of its calls if it made any, and then the
+    input. The model sees to it that the provider has the input exactly once: if it has begun to answer it already,
+    that is what this second ``generate`` streams; if it keeps the input for the calls' outputs, only those are sent;
+    if it lost it or gave it back, it is sent again.
+    """
+
+    async def steer(self, request: ModelRequest, items: tuple[Item, ...]) -> SteerAnswer:
+        """``request``: what the running ``generate`` was asked; ``items``: messages of the user.
+
+        Returns with the provider's answer, in seconds at most once it has begun. Raises nothing of its own.
+        Cancellation leaves open whether the input was sent; the rule above holds all the same.
+        """
 
 
 # --------------------------------------------------------------------------------------------- model link

@@ -14,8 +14,8 @@ from typing import Any
 
 from clients import environments
 from clients.environments import Environment, Unavailable
-from clients.registry import REALTIME, Client
-from clients.topologies import Gateways, Place, wait_parked
+from clients.registry import ALL, NO_MEANING, Client
+from clients.topologies import Gateways, Place, wait_parked, why_not_stopped
 
 SCENARIO_S = 60.0
 """The contract's limit for a driver (README.md beside this)."""
@@ -74,11 +74,11 @@ class Table:
             driver = environments.driver_of(wish.client, environment)
         except Unavailable as error:
             environment, place, driver, why = None, None, None, str(error)
-        for scenario in REALTIME:
+        for scenario in ALL:
             if scenario not in wish.scenarios:
                 continue
             if scenario not in wish.client.scenarios:
-                yield _known(Cell(wish.topology, wish.client.name, scenario, "n/a", "it carries no audio"))
+                yield _known(Cell(wish.topology, wish.client.name, scenario, "n/a", NO_MEANING[scenario]))
             elif environment is None or place is None or driver is None:
                 yield _known(Cell(wish.topology, wish.client.name, scenario, "not-run", why))
             else:
@@ -116,6 +116,8 @@ class Table:
         if outcome == "passed" and scenario == "clean_close" and "session" in seen:
             if wait_parked(place.data, str(seen["session"])) is None:
                 outcome, why = "failed", "the session was not parked after the client had closed"
+        if outcome == "passed":
+            outcome, why = _judge_stories(wish.client, scenario, place, seen)
         return Cell(wish.topology, wish.client.name, scenario, outcome, why, version, took, seen)
 
 
@@ -135,6 +137,17 @@ def judge(scenario: str, code: int | None, out: str) -> tuple[str, str, dict[str
     if code == EXIT_CANNOT and why:
         return "cannot", why, told
     return "failed", why or f"exit code {code}, passed {told.get('passed')}", told
+
+
+def _judge_stories(client: Client, scenario: str, place: Place, seen: dict[str, Any]) -> tuple[str, str]:
+    """What the model did with each story that the client says that it interrupted."""
+    stories = dict(seen.get("stories") or {})
+    if client.kind == "responses" and scenario == "barge_in" and not stories:
+        return "failed", "the driver tells of no story that it interrupted"
+    for name, heard in stories.items():
+        if why := why_not_stopped(place.journal, name, heard):
+            return "failed", why
+    return "passed", ""
 
 
 def _known(cell: Cell) -> Callable[[], Cell]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clients.registry import REALTIME, TOPOLOGIES, Client
+from clients.registry import ALL, TOPOLOGIES, Client
 
 BEGIN = "<!-- clients: made by make test-clients -->"
 END = "<!-- end of clients -->"
@@ -23,7 +23,7 @@ def text(cells: Rows, clients: tuple[Client, ...]) -> str:
         if not grid:
             continue
         width = max(len(name) for name in grid)
-        columns = [name for name in REALTIME if any(name in row for row in grid.values())]
+        columns = [name for name in ALL if any(name in row for row in grid.values())]
         parts.append(f"\n{topology}")
         parts.append("  ".join([" " * (width + 9), *columns]).rstrip())
         for client in clients:
@@ -67,7 +67,8 @@ def markdown(body: dict[str, Any], clients: tuple[Client, ...]) -> str:
         parts += ["", "## Why a cell is not passed", "", *reasons]
     parts += [
         "",
-        "A dash is a scenario that has no meaning for the client: the Responses API carries no audio.",
+        "A dash is a scenario that has no meaning for the client: "
+        "the Responses API carries no audio, the Realtime API no refusals and no reasoning items.",
     ]
     return "\n".join(parts) + "\n"
 
@@ -94,12 +95,12 @@ def replace_in(page: str, fresh: str) -> str:
 
 def _table(grid: dict[str, dict[str, Any]], clients: tuple[Client, ...]) -> list[str]:
     lines = [
-        f"| client | version | {' | '.join(name.replace('_', ' ') for name in REALTIME)} |",
-        "|---" * (len(REALTIME) + 2) + "|",
+        f"| client | version | {' | '.join(name.replace('_', ' ') for name in ALL)} |",
+        "|---" * (len(ALL) + 2) + "|",
     ]
     for client in clients:
         if row := grid.get(client.name):
-            marks = [SHOWN[row[name]["outcome"]] if name in row else "" for name in REALTIME]
+            marks = [SHOWN[row[name]["outcome"]] if name in row else "" for name in ALL]
             lines.append(f"| {client.title} | {client.version} | {' | '.join(marks)} |")
     return lines
 

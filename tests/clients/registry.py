@@ -7,24 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-REALTIME = (
+ALL = (
     "connect",
     "text_turn",
     "audio_turn",
     "barge_in",
     "tool_call",
     "parallel_tool_calls",
+    "refusal",
+    "reasoning",
     "manual_commit",
     "error_path",
     "clean_close",
 )
 """In the order of the table's columns."""
 AUDIO_ONLY = ("audio_turn", "manual_commit")
-"""Have no meaning for clients of the Responses API, which carries text."""
+TEXT_ONLY = ("refusal", "reasoning")
 SCENARIOS = {
-    "realtime": REALTIME,
-    "responses": tuple(name for name in REALTIME if name not in AUDIO_ONLY),
+    "realtime": tuple(name for name in ALL if name not in TEXT_ONLY),
+    "responses": tuple(name for name in ALL if name not in AUDIO_ONLY),
 }
+NO_MEANING = {
+    **dict.fromkeys(AUDIO_ONLY, "the Responses API carries no audio"),
+    **dict.fromkeys(TEXT_ONLY, "the Realtime API has no such part or item"),
+}
+"""Why a scenario has no meaning for the clients of the other protocol."""
 TOPOLOGIES = ("embedded", "chained")
 
 

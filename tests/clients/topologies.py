@@ -1,8 +1,10 @@
 """The gateways that clients are pointed at: real processes, started when the first client asks for one.
 
-``embedded`` is ``openline serve`` as it is: local ears, rules and voice. ``chained`` is a gateway in front of
-that one: for Realtime clients its model is the second gateway's ``/v1/realtime``, for Responses clients its
-language model is the second gateway's ``/v1/responses``. Either is served with TLS for clients that insist.
+For Realtime clients ``embedded`` is ``openline serve`` as it is: local ears, rules and voice. For Responses clients
+its language model is ``talker.py``, which is the rules and can also be interrupted, refuse and reason. ``chained`` is
+a gateway in front of such a one: for Realtime clients its model is the second gateway's ``/v1/realtime``, for
+Responses clients its language model is the second gateway's ``/v1/responses``. Either is served with TLS for clients
+that insist.
 """
 
 from __future__ import annotations
@@ -13,24 +15,38 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients import sounds
+from clients import sounds, talker
 from clients.environments import Unavailable
-from clients.registry import Client
+from clients.registry import HERE, Client
 from integration.gateway import GatewayProcess, Story, read_story, stories
 from openline import bootstrap
 from openline.types import SessionId
 
 PARKED_S = 5.0
 """From a clean close to its fact in the log: one commit, on a machine as busy as a shared CI runner."""
+STOPPED_S = 5.0
+"""From an interruption to the end of a story, on such a machine; a story that nobody stops takes 12 s."""
+TALKER = (
+    "clients.talker:agent",
+    "--recognizer",
+    "scripted",
+    "--synthesizer",
+    "tone",
+    "--log-level",
+    "warning",
+)
+"""Arguments of a gateway for Responses clients: nobody speaks to it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a client is pointed at. ``ca``: the certificate to trust, for https. ``data``: that gateway's log."""
+    """Where a client is pointed at. ``ca``: the certificate to trust, for https. ``data``: that gateway's log.
+    ``journal``: what the model behind it, or behind the one behind it, did (``talker.py``)."""
 
     url: str
     data: Path
     ca: Path | None = None
+    journal: Path | None = None
 
 
 class Gateways:
@@ -54,13 +70,15 @@ class Gateways:
     def place(self, topology: str, client: Client) -> Place:
         """Start what this client needs and is not there. Raises Unavailable."""
         given = self._arguments(topology, client.kind)
-        name = topology if topology == "embedded" else f"{topology}-{client.kind}"
+        name = f"{topology}-{client.kind}"
         ca = None
         if client.is_tls:
             ca, key = self._certificate()
             name, given = f"{name}-tls", (*given, "--tls-cert", str(ca), "--tls-key", str(key))
         gateway = self._start(name, given)
-        return Place(f"{'https' if ca else 'http'}://127.0.0.1:{gateway.port}", gateway.data, ca)
+        url = f"{'https' if ca else 'http'}://127.0.0.1:{gateway.port}"
+        last = name if topology == "embedded" else f"behind-{client.kind}"
+        return Place(url, gateway.data, ca, self._journal(last))
 
     def stop(self) -> dict[str, str]:
         """End them all as a person would; what is wrong with a gateway or with a log of its, by its name."""
@@ -85,20 +103,25 @@ class Gateways:
         return self._counts
 
     def _arguments(self, topology: str, kind: str) -> tuple[str, ...]:
-        embedded = ("--recognizer-grammar", str(self._grammar), "--log-level", "warning")
+        spoken = ("--recognizer-grammar", str(self._grammar), "--log-level", "warning")
+        embedded = spoken if kind == "realtime" else TALKER
         if topology == "embedded":
             return embedded
-        back = self._start("behind", embedded)
+        back = self._start(f"behind-{kind}", embedded)
         url = f"http://127.0.0.1:{back.port}/v1"
         if kind == "realtime":
             return ("--model", "openai/behind", "--upstream-url", url, "--log-level", "warning")
-        quiet = ("--recognizer", "scripted", "--synthesizer", "tone", "--log-level", "warning")
-        return (*quiet, "--llm-url", url, "--llm-model", "behind", "--llm-api", "responses-ws")
+        return (*TALKER[1:], "--llm-url", url, "--llm-model", "behind", "--llm-api", "responses-ws")
 
     def _start(self, name: str, arguments: tuple[str, ...]) -> GatewayProcess:
         if name not in self._running:
-            self._running[name] = GatewayProcess(self.folder / name, arguments).start()
+            journal = {talker.JOURNAL: str(self._journal(name))}
+            gateway = GatewayProcess(self.folder / name, arguments, HERE.parent, journal)
+            self._running[name] = gateway.start()
         return self._running[name]
+
+    def _journal(self, name: str) -> Path:
+        return self.folder / f"{name}.journal"
 
     def _certificate(self) -> tuple[Path, Path]:
         """A certificate for 127.0.0.1 and localhost that is its own authority, valid for two days."""
@@ -146,3 +169,22 @@ def wait_parked(data: Path, session: str) -> Story | None:
     finally:
         reader.close()
     return None
+
+
+def why_not_stopped(journal: Path | None, story: str, heard: int) -> str:
+    """Why the model did not stop this story when its client had ``heard`` so many words; "" if it did.
+
+    Waits for its end, at most ``STOPPED_S``.
+    """
+    assert journal is not None, "there is a model with a journal behind every gateway for Responses clients"
+    deadline = time.monotonic() + STOPPED_S
+    while True:
+        told = [one for one in talker.read_journal(journal) if one.story == story]
+        if any(one.ended for one in told) or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    if len(told) != 2 or not told[-1].ended:
+        return f"the model went on with the story, or was asked for it again: {told}"
+    if told[-1].ended != "stopped" or not heard <= told[-1].words <= heard + talker.WORDS_UNHEARD:
+        return f"the client had {heard} words of the story when it interrupted, the model said {told[-1]}"
+    return ""

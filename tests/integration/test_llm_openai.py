@@ -14,7 +14,8 @@ import pytest
 
 from openline.adapters.llm_openai import Endpoint
 from openline.adapters.llm_openai_http import HttpModel
-from openline.adapters.llm_openai_responses import ResponsesModel, SocketPlan, with_lanes
+from openline.adapters.llm_openai_responses import ResponsesModel
+from openline.adapters.llm_openai_responses_sockets import SocketPlan, with_lanes
 from openline.core.model import Item, Part
 from openline.errors import ConfigError, LinkError, LinkNotOffered, LinkRejected, LinkUnavailable
 from openline.ports import (

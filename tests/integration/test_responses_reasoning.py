@@ -171,6 +171,35 @@ def test_thoughts_over_the_socket_of_openai_python_and_its_chain(tmp_path: Path,
     asyncio.run(story())
 
 
+@each_api
+@each_store
+def test_thoughts_before_words_are_no_words_of_the_next_turn(tmp_path: Path, store: bool, api: str) -> None:
+    """On the socket the provider's own chain goes on; over HTTP all of it is sent, with the answer as it was said."""
+
+    def reply(body: Json) -> Reply:
+        return Reply(f"You said: {last_text(body)}", summary=SUMMARY, reasoning="gAAA")
+
+    async def story() -> None:
+        async with FakeProvider(reply) as provider:
+            async with (
+                gateway(tmp_path / "d", agent=spoken_agent(), **settings_for(provider, api)) as started,
+                socket_of(started) as line,
+            ):
+                first = (await line.ask(input="hinges", store=store))["response"]
+                assert [item["type"] for item in first["output"]] == ["reasoning", "message"]
+                more = await line.ask(input="bolts", store=store, previous_response_id=first["id"])
+                assert text_of(more) == "You said: bolts"
+                sent = provider.requests[-1].body
+                if api == "responses-ws":
+                    assert sent["previous_response_id"] and kinds_of(sent) == ["message"]
+                else:
+                    assert kinds_of(sent) == ["message"] * 3, "nobody asked for thoughts that can be read"
+                    said = [{"type": "output_text", "text": "You said: hinges"}]
+                    assert sent["input"][1]["content"] == said
+
+    asyncio.run(story())
+
+
 def test_what_led_to_a_stored_item_is_stored_with_it_and_given_back_after_a_restart(tmp_path: Path) -> None:
     data = tmp_path / "d"
 

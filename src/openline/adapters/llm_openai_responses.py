@@ -9,394 +9,72 @@ to what was heard), the whole context is sent once and a new chain begins.
 A lost socket is opened again for the request that meets it, once, and only if nothing was said yet. The
 cap on a connection's life is met before it strikes: an old socket takes no new response and is closed when
 its last one ends.
+
+A running response can be **steered**, where the server does that. It then begins the next response by itself; the
+session's next request has the same input, so it takes that response over instead of asking. Whatever goes wrong on
+the way (the input comes back, the socket is lost, the request is another one), the next request sends its input
+itself, and what the server may still make of the first copy is stopped or was on a socket that is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from picows import (
-    WSCloseCode,
-    WSError,
-    WSFrame,
-    WSHandshakeError,
-    WSListener,
-    WSMsgType,
-    WSTransport,
-    ws_connect,
-)
-
-from openline.adapters.llm_openai import THINK_S, Endpoint, asked_of, error_of, event_of, refused
-from openline.errors import LinkError, LinkRejected, LinkUnavailable
-from openline.ports import ModelDone, ModelEvent, ModelRequest
-from openline.types import SessionId
+from openline.adapters.llm_openai import Endpoint, asked_of, error_of, event_of
+from openline.adapters.llm_openai_responses_sockets import Again, Lane, Pool, SocketPlan, Statistics
+from openline.core.model import Item
+from openline.errors import LinkError, LinkUnavailable
+from openline.ports import NOT_OFFERED, ModelDone, ModelEvent, ModelRequest, SteerAnswer
+from openline.types import ResponseId, SessionId
 from openline.wire import responses_client as wire
+from openline.wire import responses_steer as steers
 from openline.wire.items import JsonObject
 
 log = logging.getLogger(__name__)
 
-FRAME_MAX = 64 * 1024 * 1024
-"""Bytes of one frame from the provider: a completed response repeats its whole output."""
-EVENTS_MAX = 100_000
-"""Events of one response that wait for their reader; more than any reply has."""
 SESSIONS_MAX = 10_000
 """Chains that are remembered; a session that was forgotten sends its context once."""
 THOUGHTS_MAX = 64
 """Calls of a session whose reasoning is kept for a context that must be sent whole."""
 TRIES = 3
 """One, one more on a fresh socket, and one with the whole context."""
+MODELS_MAX = 1_000
+"""Models that are remembered as not to be steered; one beyond is asked again, and says so again."""
 
 
 @dataclass(frozen=True, slots=True)
-class SocketPlan:
-    """Seconds, unless it says otherwise.
+class _Follow:
+    """A response that was steered and is over. ``asked``: with what it was asked, the context aside; the provider
+    makes what follows with the same."""
 
-    ``sockets_max``: most sockets of this node. ``lanes_per_socket``: 1 for servers without ``stream_id``;
-    OpenAI runs 16 at once. ``rotate_s``: age at which a socket gets no new response (OpenAI cuts at 3,600).
-    ``drain_s``: how long a cancelled response may still send before its socket is dropped; 0 drops at once.
-    ``stall_s``: silence of the provider within a response that counts as a loss; ``think_s``: while it thinks.
-    ``wait_s``: for a free lane.
-    """
-
-    sockets_max: int = 8
-    lanes_per_socket: int = 1
-    rotate_s: float = 55 * 60
-    drain_s: float = 2.0
-    stall_s: float = 60.0
-    think_s: float = THINK_S
-    open_s: float = 10.0
-    wait_s: float = 30.0
-    ping_s: float = 20.0
-    store: bool = False
-    encrypted_reasoning: bool = False
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counters since start. ``sent_bytes``: of requests, without frame headers."""
-
-    sockets_opened: int = 0
-    responses: int = 0
-    continued: int = 0
-    whole: int = 0
-    not_found: int = 0
-    retried: int = 0
-    dropped: int = 0
-    sent_bytes: int = 0
-    strays: int = 0
-
-
-class _Lane:
-    """One response at a time. ``newest``: the response whose state the provider has ready here."""
-
-    def __init__(self, connection: _Connection, name: str) -> None:
-        self.connection = connection
-        self.name = name
-        self.newest = ""
-        self.is_busy = False
-        self.events: asyncio.Queue[JsonObject | LinkError] | None = None
-        self.drain: asyncio.TimerHandle | None = None
-
-
-class _Connection(WSListener):
-    """One socket. Every frame goes to the lane that its ``stream_id`` names."""
-
-    def __init__(self, pool: _Pool, lanes: int) -> None:
-        self._pool = pool
-        self._transport: WSTransport | None = None
-        self._parts = bytearray()
-        self._closed_with = 1006
-        self.opened_at = asyncio.get_running_loop().time()
-        self.is_gone = False
-        self.is_retiring = False
-        names = [""] if lanes == 1 else [f"lane-{number}" for number in range(lanes)]
-        self.lanes = {name: _Lane(self, name) for name in names}
-
-    @property
-    def is_idle(self) -> bool:
-        return not any(lane.is_busy for lane in self.lanes.values())
-
-    def send(self, payload: bytes) -> None:
-        if self._transport is not None and not self.is_gone:
-            self._transport.send(WSMsgType.TEXT, payload)
-
-    def cancel(self, lane: _Lane, response_id: str) -> None:
-        more = {"stream_id": lane.name} if lane.name else {}
-        self.send(wire.encode({"type": "response.cancel", "response_id": response_id, **more}))
-
-    def close(self) -> None:
-        self.is_gone = True
-        if self._transport is not None and not self._transport.is_disconnected:
-            self._transport.send_close(WSCloseCode.OK)
-            self._transport.disconnect()
-
-    # -- picows' side
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if kind is WSMsgType.CLOSE:
-            payload = frame.get_payload_as_bytes()
-            self._closed_with = int.from_bytes(payload[:2], "big") or 1005
-            transport.disconnect()
-        elif kind is WSMsgType.TEXT and frame.fin:
-            self._arrived(frame.get_payload_as_bytes())
-        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
-            self._parts += frame.get_payload_as_memoryview()
-            if len(self._parts) > FRAME_MAX:
-                self._lost("a message without end")
-            elif frame.fin:
-                payload, self._parts = bytes(self._parts), bytearray()
-                self._arrived(payload)
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._lost(f"closed with {self._closed_with}")
-
-    # -- inside
-
-    def _arrived(self, payload: bytes) -> None:
-        try:
-            event = wire.decode(payload)
-        except ValueError:
-            self._lost("it sent something that is no JSON object")
-            return
-        name = event.get("stream_id", "")
-        lane = self.lanes.get(name) if isinstance(name, str) else None
-        if lane is None:
-            if event.get("type") == "error":  # Of the whole connection: everything on it is answered by it.
-                for each in self.lanes.values():
-                    self._deliver(each, event)
-            else:
-                self._pool.statistics.strays += 1
-            return
-        self._deliver(lane, event)
-
-    def _deliver(self, lane: _Lane, event: JsonObject) -> None:
-        if lane.events is not None:
-            if lane.events.qsize() < EVENTS_MAX:
-                lane.events.put_nowait(event)
-            else:
-                self._lost(f"more than {EVENTS_MAX} events of one response")
-        elif lane.drain is not None:
-            if event.get("type") == "response.created":  # It was cancelled before it had a name.
-                response = event.get("response")
-                self.cancel(lane, str(response.get("id", "")) if isinstance(response, dict) else "")
-            elif event.get("type") in wire.TERMINAL:
-                lane.drain.cancel()
-                lane.drain = None
-                self._pool.freed(lane)
-        else:
-            self._pool.statistics.strays += 1
-
-    def _lost(self, why: str) -> None:
-        if self.is_gone and self._transport is None:
-            return
-        self.is_gone = True
-        error = LinkUnavailable(f"{self._pool.endpoint.label}: the socket was lost ({why}).")
-        for lane in self.lanes.values():
-            if lane.drain is not None:
-                lane.drain.cancel()
-                lane.drain = None
-            if lane.events is not None:
-                lane.events.put_nowait(error)
-        transport, self._transport = self._transport, None
-        if transport is not None and not transport.is_disconnected:
-            transport.disconnect(graceful=False)
-        self._pool.lost(self)
-
-
-class _Pool:
-    """The node's sockets. A lane is taken for one response and given back, or dropped with its socket."""
-
-    def __init__(self, endpoint: Endpoint, plan: SocketPlan) -> None:
-        self.endpoint = endpoint
-        self.plan = plan
-        self.statistics = Statistics()
-        self._connections: list[_Connection] = []
-        self._opening = 0
-        self._news = asyncio.Condition()
-        self._wakers: set[asyncio.Task[None]] = set()
-        self.is_closed = False
-
-    async def take(self, newest: str) -> _Lane:
-        """The lane that holds ``newest`` ready if it is free, else any free one, else a new socket's.
-
-        Raises LinkRejected or LinkUnavailable. Cancellation leaves nothing taken.
-        """
-        try:
-            async with asyncio.timeout(self.plan.wait_s):
-                while not self.is_closed:
-                    lane = self._free(newest)
-                    if lane is None and len(self._connections) + self._opening < self.plan.sockets_max:
-                        lane = next(iter((await self._open()).lanes.values()))
-                        if lane.is_busy:
-                            continue
-                    if lane is not None:
-                        lane.is_busy = True
-                        return lane
-                    async with self._news:
-                        await self._news.wait()
-        except TimeoutError:
-            message = f"{self.endpoint.label}: no free lane within {self.plan.wait_s:g} s."
-            raise LinkUnavailable(message, hint="Raise the number of sockets or lanes.") from None
-        raise LinkUnavailable(f"{self.endpoint.label}: the model is closed.")
-
-    def _free(self, newest: str) -> _Lane | None:
-        self._retire_old()
-        free = [
-            lane
-            for connection in self._connections
-            if not connection.is_retiring
-            for lane in connection.lanes.values()
-            if not lane.is_busy
-        ]
-        # Its own lane first; then one that holds nobody's chain, so that no other session loses its own.
-        return min(
-            free, key=lambda lane: (not newest or lane.newest != newest, bool(lane.newest)), default=None
-        )
-
-    def _retire_old(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for connection in list(self._connections):
-            if now - connection.opened_at >= self.plan.rotate_s:
-                connection.is_retiring = True
-            if connection.is_retiring and connection.is_idle:
-                self._connections.remove(connection)
-                connection.close()
-
-    async def _open(self) -> _Connection:
-        self._opening += 1
-        secure = self.endpoint.at("responses", websocket=True)
-        try:
-            _, listener = await ws_connect(
-                lambda: _Connection(self, self.plan.lanes_per_socket),
-                secure,
-                ssl_context=ssl.create_default_context() if secure.startswith("wss") else None,
-                extra_headers=self.endpoint.headers(),
-                websocket_handshake_timeout=self.plan.open_s,
-                max_frame_size=FRAME_MAX,
-                max_redirects=0,
-                enable_auto_ping=True,
-                auto_ping_idle_timeout=self.plan.ping_s,
-                auto_ping_reply_timeout=self.plan.ping_s,
-            )
-        except WSHandshakeError as error:
-            status = int(error.response.status) if error.response is not None else 0
-            what = "Responses WebSocket mode"
-            raise refused(status, self.endpoint, what, is_upgrade=True) from None
-        except (OSError, TimeoutError) as error:
-            raise _unreachable(self.endpoint, error) from None
-        except (
-            WSError,
-            LookupError,
-            ValueError,
-        ):  # picows raises the plain ones where an answer is not even HTTP
-            raise _stranger(self.endpoint) from None
-        finally:
-            self._opening -= 1
-        if not isinstance(listener, _Connection):  # nor has it a listener when the line ends in the handshake
-            raise _stranger(self.endpoint)
-        self.statistics.sockets_opened += 1
-        if not listener.is_gone:
-            self._connections.append(listener)
-        else:
-            message = f"{self.endpoint.label}: accepted the socket and closed it at once."
-            raise _Again(LinkUnavailable(message))
-        return listener
-
-    def freed(self, lane: _Lane) -> None:
-        """Nothing of its last response comes any more."""
-        lane.is_busy = False
-        lane.events = None
-        self._retire_old()
-        self._wake()
-
-    def abandon(self, lane: _Lane, response_id: str) -> None:
-        """Its reader is gone in the middle: stop the provider, and free the lane when it has."""
-        lane.events = None
-        connection = lane.connection
-        if connection.is_gone:
-            return
-        if self.plan.drain_s <= 0:
-            self.drop(lane)
-            return
-        if response_id:
-            connection.cancel(lane, response_id)
-        loop = asyncio.get_running_loop()
-        lane.drain = loop.call_later(self.plan.drain_s, self.drop, lane)
-
-    def drop(self, lane: _Lane) -> None:
-        """The provider would not stop: the socket goes, or only this lane when others are in use."""
-        self.statistics.dropped += 1
-        lane.drain = None
-        connection = lane.connection
-        connection.is_retiring = True
-        others = [each for each in connection.lanes.values() if each is not lane and each.is_busy]
-        if not others and connection in self._connections:
-            self._connections.remove(connection)
-            connection.close()
-        else:
-            lane.is_busy = False  # Its socket takes no new response, so nothing can be mistaken for one.
-        self._wake()
-
-    def lost(self, connection: _Connection) -> None:
-        if connection in self._connections:
-            self._connections.remove(connection)
-        self._wake()
-
-    def _wake(self) -> None:
-        async def wake() -> None:
-            async with self._news:
-                self._news.notify_all()
-
-        task = asyncio.get_running_loop().create_task(wake())
-        self._wakers.add(task)
-        task.add_done_callback(self._wakers.discard)
-
-    def close(self) -> None:
-        self.is_closed = True
-        for connection in list(self._connections):
-            connection.close()
-        self._connections.clear()
-        self._wake()
-
-
-def _stranger(endpoint: Endpoint) -> LinkError:
-    return LinkUnavailable(
-        f"{endpoint.label}: what answers is not HTTP, or hung up.",
-        hint="Check llm_url and its port.",
-        cause="not_http",
-    )
-
-
-def _unreachable(endpoint: Endpoint, error: OSError) -> LinkError:
-    if isinstance(error, ssl.SSLError):
-        message = f"{endpoint.label}: TLS failed ({error.reason or type(error).__name__})."
-        return LinkRejected(message, hint="Check the certificate, and http against https in llm_url.")
-    cause = error.strerror or type(error).__name__
-    return LinkUnavailable(f"{endpoint.label} cannot be reached ({cause}).", hint="Is it running?")
+    lane: Lane
+    steering: steers.Steering
+    asked: ModelRequest
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What is known of one session: the provider's chain, and thoughts to give back with a whole context."""
+    """What is known of one session: the provider's chain, and thoughts to give back with a whole context.
+
+    ``follow``: what may come behind the chain's last response. ``queued``: input of ours that the provider has, and
+    will put in front of what goes on from there.
+    """
 
     chain: wire.Chain | None = None
     reasoning: dict[str, list[JsonObject]] = field(default_factory=dict)
+    follow: _Follow | None = None
+    queued: steers.Steering | None = None
 
 
 @dataclass(slots=True)
 class _Turn:
     """One generation while it runs: what goes out, and what has come. ``reasons``: with the reasoning that the
-    conversation has, until the provider says that it cannot read it."""
+    conversation has, until the provider says that it cannot read it. ``news`` is set when it has a name, or ends."""
 
     request: ModelRequest
     known: list[JsonObject]
@@ -404,6 +82,15 @@ class _Turn:
     reader: wire.Reader = field(default_factory=wire.Reader)
     warms: bool = False
     reasons: bool = True
+    lane: Lane | None = None
+    steering: steers.Steering | None = None
+    is_over: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def may_end_here(self) -> bool:
+        """It is steered, and was lost: what was said stands, and what steers it goes on from there."""
+        return self.steering is not None and self.steering.is_waiting and not self.reader.has_calls
 
     def sent(self, entries: Sequence[JsonObject]) -> list[JsonObject]:
         return wire.readable(entries) if self.reasons else wire.without_reasoning(entries)
@@ -417,8 +104,10 @@ class ResponsesModel:
     def __init__(self, endpoint: Endpoint, plan: SocketPlan | None = None) -> None:
         self._endpoint = endpoint
         self._plan = plan or SocketPlan()
-        self._pool: _Pool | None = None
+        self._pool: Pool | None = None
         self._sessions: OrderedDict[SessionId, _Memory] = OrderedDict()
+        self._turns: dict[tuple[SessionId, ResponseId], _Turn] = {}
+        self._unsteerable: set[str] = set()
 
     @property
     def statistics(self) -> Statistics:
@@ -426,7 +115,7 @@ class ResponsesModel:
 
     async def start(self) -> None:
         """Nothing is opened yet: the first request does, and says what is wrong."""
-        self._pool = _Pool(self._endpoint, self._plan)
+        self._pool = Pool(self._endpoint, self._plan)
 
     async def close(self) -> None:
         """Close every socket; running generations fail with LinkUnavailable. Idempotent."""
@@ -459,18 +148,29 @@ class ResponsesModel:
         turn = _Turn(
             request, wire.entries(request.items, reasoning=True), self._memory(request.session), warms=warms
         )
-        for attempt in range(1, TRIES + 1):
-            turn.reader = wire.Reader()
-            try:
-                async with aclosing(self._one(pool, turn)) as events:
-                    async for event in events:
-                        yield event
-                return
-            except _Again as again:
-                if turn.reader.has_output or attempt == TRIES:
-                    raise again.error from None
-                pool.statistics.retried += 1
-                log.info("%s: asked again after %s", self._endpoint.label, again.error.code)
+        key = request.session, request.response_id
+        self._turns[key] = turn
+        try:
+            for attempt in range(1, TRIES + 1):
+                turn.reader, turn.steering = wire.Reader(), None
+                try:
+                    async with aclosing(self._one(pool, turn)) as events:
+                        async for event in events:
+                            yield event
+                    return
+                except Again as again:
+                    if turn.may_end_here:
+                        yield ModelDone(reason="steered")
+                        return
+                    if turn.reader.has_output or attempt == TRIES:
+                        raise again.error from None
+                    pool.statistics.retried += 1
+                    log.info("%s: asked again after %s", self._endpoint.label, again.error.code)
+        finally:
+            turn.is_over = True
+            turn.news.set()
+            if self._turns.get(key) is turn:
+                del self._turns[key]
 
     def _memory(self, session: SessionId) -> _Memory:
         memory = self._sessions.setdefault(session, _Memory())
@@ -479,21 +179,23 @@ class ResponsesModel:
             self._sessions.popitem(last=False)
         return memory
 
-    async def _one(self, pool: _Pool, turn: _Turn) -> AsyncGenerator[ModelEvent, None]:
+    async def _one(self, pool: Pool, turn: _Turn) -> AsyncGenerator[ModelEvent, None]:
         """One try on one lane. The chain is forgotten until this response is known to be whole."""
         chain = turn.memory.chain
-        lane = await pool.take(chain.response_id if chain else "")
-        turn.memory.chain = None
-        events = lane.events = asyncio.Queue[JsonObject | LinkError]()
+        followed = await self._taken_over(pool, turn)
+        lane = followed or await pool.take(chain.response_id if chain else "")
+        turn.memory.chain, turn.lane = None, lane
+        events = lane.events = (followed and followed.events) or asyncio.Queue[JsonObject | LinkError]()
         is_whole = False
         try:
-            lane.connection.send(self._request(lane, turn, chain))
+            if followed is None:
+                lane.connection.send(self._request(lane, turn, chain))
             async with aclosing(self._read(turn, events)) as pieces:
                 async for event in pieces:
                     is_whole = isinstance(event, ModelDone)
                     if is_whole:
                         self._remember(lane, turn)
-                        pool.freed(lane)
+                        self._leave(pool, lane, turn)
                     if not turn.warms:
                         yield event
         except _Refused as refusal:
@@ -506,7 +208,51 @@ class ResponsesModel:
                 turn.memory.chain = chain if self._plan.store else None
                 pool.abandon(lane, turn.reader.response_id)
 
-    def _request(self, lane: _Lane, turn: _Turn, chain: wire.Chain | None) -> bytes:
+    def _leave(self, pool: Pool, lane: Lane, turn: _Turn) -> None:
+        """The response is whole. What steered it may go on there: the session's next request looks after that."""
+        steering = lane.steering
+        if steering is None or not steering.is_waiting:
+            pool.freed(lane)
+            return
+        steering.is_over = True
+        turn.memory.follow = _Follow(lane, steering, _settings(turn.request))
+        pool.follow(lane)
+        pool.decided(lane)
+
+    async def _taken_over(self, pool: Pool, turn: _Turn) -> Lane | None:
+        """The lane where the provider makes what this request asks for already. None: it is to be asked."""
+        follow, turn.memory.follow = turn.memory.follow, None
+        if follow is None:
+            return None
+        lane, steering = follow.lane, follow.steering
+        if lane.follow is not None:
+            try:
+                await lane.until(lambda: not steering.is_open, self._plan.answer_s)
+            except asyncio.CancelledError:
+                pool.leave(lane)
+                raise
+        if lane.follow is not None and self._is_same(follow, turn):
+            lane.stop_timers()
+            turn.reader.response_id, lane.steering, lane.newest = steering.successor, None, ""
+            pool.statistics.followed += 1
+            return lane
+        if lane.follow is not None:
+            pool.leave(lane)
+        if steering.fate == "queued":
+            turn.memory.queued = steering
+        return None
+
+    def _is_same(self, follow: _Follow, turn: _Turn) -> bool:
+        """The provider's successor has the context that is asked for, and is made as it is asked to be."""
+        new = wire.continuation(turn.memory.chain, turn.known) or []
+        return (
+            follow.steering.fate == "begun"
+            and not turn.warms
+            and follow.asked == _settings(turn.request)
+            and wire.without_reasoning(new) == follow.steering.applied
+        )
+
+    def _request(self, lane: Lane, turn: _Turn, chain: wire.Chain | None) -> bytes:
         pool = self._pool
         assert pool is not None
         asked = asked_of(
@@ -517,7 +263,8 @@ class ResponsesModel:
         )
         new = None
         if chain is not None and (self._plan.store or lane.newest == chain.response_id):
-            new = wire.continuation(chain, turn.known)
+            new = self._unsent(lane, turn, wire.continuation(chain, turn.known))
+        lane.queued = turn.memory.queued = None
         more: JsonObject = {"type": "response.create"}
         if lane.name:
             more["stream_id"] = lane.name
@@ -537,6 +284,15 @@ class ResponsesModel:
         pool.statistics.sent_bytes += len(payload)
         return payload
 
+    def _unsent(self, lane: Lane, turn: _Turn, new: list[JsonObject] | None) -> list[JsonObject] | None:
+        """``new`` without the input that the provider has from a steer and puts in front of it by itself."""
+        queued = turn.memory.queued
+        if new is None or queued is None or queued.fate == "none":
+            return new
+        if lane.queued is not queued:
+            return None  # It would go where the provider has it too; a new chain does not.
+        return steers.without(new, queued.entries("queued")) or None
+
     async def _read(
         self, turn: _Turn, events: asyncio.Queue[JsonObject | LinkError]
     ) -> AsyncGenerator[ModelEvent, None]:
@@ -549,28 +305,65 @@ class ResponsesModel:
                 message = f"{self._endpoint.label} was silent for {limit_s:g} s in a response."
                 raise LinkUnavailable(message) from None
             if isinstance(event, LinkError):
-                raise _Again(event)
-            for piece in turn.reader.feed(event):
+                raise Again(event)
+            pieces = turn.reader.feed(event)
+            turn.news.set()
+            for piece in pieces:
                 if isinstance(piece, wire.Failed):
                     raise _Refused(piece)
                 yield event_of(piece)
 
-    def _remember(self, lane: _Lane, turn: _Turn) -> None:
+    def _remember(self, lane: Lane, turn: _Turn) -> None:
         reader = turn.reader
         if self._pool is not None:
             self._pool.statistics.strays += reader.strays
         turn.memory.reasoning.update(reader.reasoning)
         while len(turn.memory.reasoning) > THOUGHTS_MAX:
             turn.memory.reasoning.pop(next(iter(turn.memory.reasoning)))
-        is_cut = reader.reason != "completed"
+        is_cut = reader.reason not in ("completed", "steered")
         if is_cut or not reader.response_id or wire.pending_outputs(turn.known):
             return  # Cut: we cannot say what it holds. Pending: the real result could not follow its stand-in.
         lane.newest = reader.response_id
         turn.memory.chain = wire.chain_of(reader.response_id, [*turn.known, *reader.outputs])
 
-    def _settle_refusal(
-        self, pool: _Pool, lane: _Lane, failed: wire.Failed, chain: wire.Chain | None
-    ) -> None:
+    # -- steering
+
+    async def steer(self, request: ModelRequest, items: tuple[Item, ...]) -> SteerAnswer:
+        """Port ``SteerableModel``. Once a model was refused for good (``steering_not_supported``, or a server that
+        knows no such event, or answers nothing within ``answer_s``) this node never asks for it again."""
+        model = self._endpoint.model or request.model
+        turn = self._turns.get((request.session, request.response_id))
+        if model in self._unsteerable:
+            return NOT_OFFERED
+        lane = await self._begun(turn) if turn is not None else None
+        if turn is None or lane is None:
+            return SteerAnswer("refused", "response_not_active")
+        if turn.steering is None:
+            turn.steering = lane.steering = steers.Steering(turn.reader.response_id)
+        entries = wire.entries(items)
+        one = turn.steering.add(entries)
+        lane.connection.send(wire.encode(steers.steer_event(turn.reader.response_id, entries)))
+        is_answered = await lane.until(lambda: one.state != "sent", self._plan.answer_s)
+        if is_answered and one.state != "refused":
+            self.statistics.steered += 1
+            return SteerAnswer("accepted")
+        if is_answered and one.code not in (steers.NOT_SUPPORTED, steers.UNKNOWN_EVENT):
+            return SteerAnswer("refused", one.code)
+        if not is_answered and lane.connection.is_gone:
+            return SteerAnswer("unknown")
+        log.info("%s takes no input for a running response of %s", self._endpoint.label, model)
+        if len(self._unsteerable) < MODELS_MAX:
+            self._unsteerable.add(model)
+        return NOT_OFFERED if is_answered else SteerAnswer("unknown")
+
+    async def _begun(self, turn: _Turn) -> Lane | None:
+        """The turn's lane once the provider has named its response; None when it is over."""
+        while not turn.is_over and not (turn.lane is not None and turn.reader.response_id):
+            turn.news.clear()
+            await turn.news.wait()
+        return None if turn.is_over or turn.reader.is_over else turn.lane
+
+    def _settle_refusal(self, pool: Pool, lane: Lane, failed: wire.Failed, chain: wire.Chain | None) -> None:
         if failed.code == wire.LIMIT_REACHED:
             lane.connection.is_retiring = True
         if failed.code == wire.NOT_FOUND:
@@ -582,9 +375,9 @@ class ResponsesModel:
         if failed.code == wire.UNREADABLE and turn.reasons:
             turn.reasons = False
             turn.memory.reasoning.clear()
-            return _Again(error)
+            return Again(error)
         if failed.code == wire.LIMIT_REACHED or (failed.code == wire.NOT_FOUND and chain is not None):
-            return _Again(error)
+            return Again(error)
         return error
 
 
@@ -594,14 +387,6 @@ class _Refused(Exception):
         self.failed = failed
 
 
-class _Again(Exception):
-    """Worth another try if nothing was said yet."""
-
-    def __init__(self, error: LinkError) -> None:
-        super().__init__(error.code)
-        self.error = error
-
-
-def with_lanes(plan: SocketPlan, lanes: int) -> SocketPlan:
-    """The same plan over ``stream_id`` lanes; 16 is what OpenAI runs at once."""
-    return replace(plan, lanes_per_socket=lanes)
+def _settings(request: ModelRequest) -> ModelRequest:
+    """Everything of a request but which one it is and what was said so far."""
+    return replace(request, response_id=ResponseId(""), items=())

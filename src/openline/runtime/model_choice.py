@@ -1,4 +1,4 @@
-"""One language model out of several ways to reach it: the first that the server offers."""
+"""One language model out of several ways to reach it: the first that the server offers. And what not all of them can."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from openline.core.model import Item
 from openline.errors import LinkNotOffered
-from openline.ports import LanguageModel, ModelEvent, ModelRequest
+from openline.ports import NOT_OFFERED, LanguageModel, ModelEvent, ModelRequest, SteerableModel, SteerAnswer
 
 log = logging.getLogger(__name__)
+
+
+async def steer(model: LanguageModel, request: ModelRequest, items: tuple[Item, ...]) -> SteerAnswer:
+    """``SteerableModel.steer``, of a model that may not have it."""
+    return await model.steer(request, items) if isinstance(model, SteerableModel) else NOT_OFFERED
 
 
 class FirstOffered:
@@ -31,6 +37,9 @@ class FirstOffered:
     async def close(self) -> None:
         for model in self._models:
             await model.close()
+
+    async def steer(self, request: ModelRequest, items: tuple[Item, ...]) -> SteerAnswer:
+        return await steer(self._models[0], request, items)
 
     async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Raises LinkNotOffered when the server offers none of them."""

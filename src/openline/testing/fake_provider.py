@@ -33,6 +33,7 @@ from openline.testing.fake_realtime_faults import (
 )
 from openline.testing.fake_responses import FakeProvider
 from openline.testing.fake_responses_parts import RESPONSES_FAULTS, Fault, Reply
+from openline.testing.fake_responses_steer import STEERS, SteerPlan
 
 COMMANDS = {
     "realtime open WORD…": "what becomes of the next connections, one word each; the last one stays",
@@ -44,7 +45,8 @@ COMMANDS = {
     "responses upgrade KIND [AFTER] [CODE] [STATUS]": "the next WebSocket upgrade",
     "responses refuse [TEXT…]": "the next response is a refusal",
     "responses reason [TEXT…]": "the next response has a reasoning item first, with this summary",
-    "responses state": "requests and upgrades so far",
+    "responses steer KIND [CODE]": "the next `response.steer`; without one it is applied",
+    "responses state": "requests, upgrades and steers so far",
     "help": "this list",
 }
 START_S = 10.0
@@ -99,8 +101,15 @@ class FakeProviders:
             case "responses", "reason":
                 self.responses.replies.append(Reply(summary=(rest or "They ask for something.",)))
                 return {"replies": len(self.responses.replies)}
+            case "responses", "steer":
+                kind, _, code = rest.partition(" ")
+                known(kind, STEERS)
+                self.responses.steers.append(SteerPlan(kind, code))  # type: ignore[arg-type]  # checked above
+                return {"steers": len(self.responses.steers)}
             case "responses", "state":
-                return {"requests": len(self.responses.requests), "upgrades": self.responses.upgrades}
+                fake = self.responses
+                counts = {"requests": len(fake.requests), "upgrades": fake.upgrades}
+                return {**counts, "steers": len(fake.steered)}
             case _:
                 raise ValueError(f"expected one of {', '.join(COMMANDS)}; got {line.strip()[:80]!r}")
 
@@ -276,6 +285,7 @@ def reference() -> str:
             "`responses fault KIND`, `responses upgrade KIND`, `FakeProvider.faults` and `upgrade_faults`.",
             RESPONSES_FAULTS,
         ),
+        ("Responses: steering", "`responses steer KIND`, `FakeProvider.steers`.", STEERS),
     ):
         lines += [f"## {title}", "", *([intro, ""] if intro else []), "| name | what it does |", "|---|---|"]
         lines += [f"| `{name}` | {what.replace('``', '`')} |" for name, what in rows.items()]

@@ -22,7 +22,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,9 @@ from openline.testing.fake_responses_parts import (
     Asked,
     Fault,
     Json,
+    Refused,
     Reply,
+    Stored,
     added,
     as_items,
     error_frame,
@@ -42,14 +43,11 @@ from openline.testing.fake_responses_parts import (
     pieces_of,
     reasoning_events,
     reasoning_problem,
+    shaped,
     tokens,
 )
-
-
-@dataclass(slots=True)
-class _Stored:
-    items: list[Json]
-    is_stored: bool
+from openline.testing.fake_responses_socket import Lane, Socket
+from openline.testing.fake_responses_steer import SteerPlan, Told, either
 
 
 @dataclass(eq=False)
@@ -71,13 +69,19 @@ class FakeProvider:
     """Encrypted content by reasoning item: what it takes back."""
     faults: deque[Fault | None] = field(default_factory=deque)
     upgrade_faults: deque[Fault | None] = field(default_factory=deque)
+    steers: deque[SteerPlan] = field(default_factory=deque)
+    """Taken by the next ``response.steer`` each; when there are none it is applied."""
+    steered: list[Json] = field(default_factory=list)
+    """Every ``response.steer`` that came."""
+    successors: list[Json] = field(default_factory=list)
+    """What it asked itself because of them, as ``response.create`` would have."""
     requests: list[Asked] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     cut_off: int = 0
     """HTTP replies and sockets that the client closed in the middle of a response."""
     upgrades: int = 0
     port: int = 0
-    stored: dict[str, _Stored] = field(default_factory=dict)
+    stored: dict[str, Stored] = field(default_factory=dict)
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _count: int = 0
@@ -118,6 +122,9 @@ class FakeProvider:
             return planned
         return replace(self.reply(body), summary=planned.summary, thoughts=planned.thoughts)
 
+    def next_steer(self) -> SteerPlan:
+        return self.steers.popleft() if self.steers else SteerPlan()
+
     def next_fault(self) -> Fault | None:
         return self.faults.popleft() if self.faults else None
 
@@ -155,10 +162,10 @@ class FakeProvider:
         if fault is not None and fault.kind in ("refuse", "error"):
             return await _answer(writer, fault.status, str(fault.code))
         is_chat = path.endswith("completions")
-        events = self._chat(body) if is_chat else _shaped(self._response(body, None, None), fault)
+        events = self._chat(body) if is_chat else shaped(self.response(body, None, None), fault)
         try:
             events = _from(await anext(events), events)
-        except _Refused as refusal:
+        except Refused as refusal:
             return await _send_json(writer, refusal.frame["status"], {"error": refusal.frame["error"]})
         if not is_chat and not body.get("stream"):
             whole = [event async for event in events][-1]
@@ -235,7 +242,7 @@ class FakeProvider:
         accept = base64.b64encode(hashlib.sha1(key).digest()).decode()
         lines = ("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade")
         writer.write("\r\n".join((*lines, f"Sec-WebSocket-Accept: {accept}", "", "")).encode())
-        socket = _Socket(self, reader, writer, self.upgrades)
+        socket = Socket(self, reader, writer, self.upgrades)
         if fault is not None and fault.kind == "close":
             socket.close(int(fault.code))
             return False
@@ -244,10 +251,12 @@ class FakeProvider:
 
     # -- the model
 
-    async def _response(self, body: Json, socket: _Socket | None, lane: _Lane | None) -> AsyncIterator[Json]:
-        """Every event of one response; raises _Refused for what gets an error frame instead."""
+    async def response(self, body: Json, socket: Socket | None, lane: Lane | None) -> AsyncIterator[Json]:
+        """Every event of one response; raises Refused for what gets an error frame instead."""
         before = self._before(body, lane)
         given = as_items(body.get("input", []))
+        if lane is not None:
+            given = lane.take_queued(body.get("previous_response_id", "")) + given
         known = before + given
         if body.get("previous_response_id") and lane is not None:
             lane.cache.clear()  # Whatever fails from here on evicts the parent.
@@ -267,12 +276,19 @@ class FakeProvider:
         yield {"type": "response.created", "response": response}
         yield {"type": "response.in_progress", "response": response}
         output: list[Json] = []
+        told = Told() if lane is None else lane.told
         reply = Reply() if body.get("generate") is False else self.next_reply({**body, "input": known})
         if body.get("generate") is not False:
             await self._pause(reply, body, tokens(given), tokens(before))
             async for event in self._output(reply, output, SEALED in (body.get("include") or ())):
+                told.note(event)
                 yield event
-                await asyncio.sleep(reply.pace_s)
+                await _rest(reply, event, told)
+                if told.is_cut:
+                    break
+        if told.is_cut and (end := told.cut()) is not None:
+            output.append(end["item"])
+            yield end
         made = min(tokens(output), body.get("max_output_tokens") or tokens(output))
         usage = {
             "input_tokens": tokens(known),
@@ -282,18 +298,19 @@ class FakeProvider:
             "total_tokens": tokens(known) + made,
         }
         is_stored = body.get("store", True) is not False
-        kept = _Stored([*known, *output], is_stored)
+        kept = Stored([*known, *output], is_stored)
         if is_stored:
             self.stored[response["id"]] = kept
         if lane is not None:
             lane.cache = {response["id"]: kept}
-        status = "incomplete" if reply.cut else "completed"
+        reason = "steered" if told.is_cut else "max_output_tokens" if reply.cut else ""
+        status = "incomplete" if reason else "completed"
         done = {**response, "status": status, "output": output, "usage": usage}
-        if reply.cut:
-            done["incomplete_details"] = {"reason": "max_output_tokens"}
+        if reason:
+            done["incomplete_details"] = {"reason": reason}
         yield {"type": f"response.{status}", "response": done}
 
-    def _before(self, body: Json, lane: _Lane | None) -> list[Json]:
+    def _before(self, body: Json, lane: Lane | None) -> list[Json]:
         previous = body.get("previous_response_id")
         if not previous:
             return []
@@ -301,7 +318,7 @@ class FakeProvider:
         for cache in (*caches, self.stored):
             if previous in cache:
                 return list(cache[previous].items)
-        raise _Refused(not_found(previous))
+        raise Refused(not_found(previous))
 
     async def _pause(self, reply: Reply, body: Json, new: int = 0, cached: int = 0) -> None:
         new = new or tokens(body.get("messages", []))
@@ -332,7 +349,7 @@ class FakeProvider:
         stored = {item.get("id") for one in self.stored.values() for item in one.items}
         problem = reasoning_problem(given, self.sealed, stored)
         if problem is not None:
-            raise _Refused(problem)
+            raise Refused(problem)
 
     def _message(self, reply: Reply, output: list[Json]) -> Iterator[Json]:
         at, kind = len(output), "refusal" if reply.refusal else "output_text"
@@ -360,188 +377,15 @@ class FakeProvider:
         yield {"type": "response.output_item.done", "output_index": at, "item": item}
 
 
-@dataclass(eq=False)
-class _Lane:
-    """``stream_id`` "" is the unnamed one. Its responses run one after another."""
-
-    socket: _Socket
-    stream_id: str
-    cache: dict[str, _Stored] = field(default_factory=dict)
-    waiting: asyncio.Queue[Json] = field(default_factory=asyncio.Queue)
-    running: str = ""
-    is_cancelled: bool = False
-
-
-class _Socket:
-    def __init__(
-        self,
-        provider: FakeProvider,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        number: int,
-    ) -> None:
-        self.provider = provider
-        self.lanes: dict[str, _Lane] = {}
-        self._reader = reader
-        self._writer = writer
-        self._number = number
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def run(self) -> None:
-        try:
-            while True:
-                kind, payload = await self._frame()
-                if kind == 8:
-                    self._write(8, payload)
-                    return
-                if kind == 9:
-                    self._write(10, payload)
-                elif kind == 1:
-                    self._take(payload)
-        finally:
-            self.provider.cut_off += sum(bool(lane.running) for lane in self.lanes.values())
-            for task in self._tasks:
-                task.cancel()
-
-    def close(self, code: int) -> None:
-        if code == 1006:
-            self._writer.transport.abort()
-        else:
-            self._write(8, struct.pack("!H", code))
-            self._writer.close()
-
-    def _take(self, payload: bytes) -> None:
-        body = json.loads(payload)
-        name = body.get("stream_id", "")
-        if body["type"] == "response.cancel":
-            self.provider.cancelled.append(body["response_id"])
-            for lane in self.lanes.values():
-                if lane.running == body["response_id"] and self.provider.honours_cancel:
-                    lane.is_cancelled = True
-            return
-        self.provider.requests.append(Asked("ws", body, len(payload), self._number))
-        if name not in self.lanes:
-            self.lanes[name] = _Lane(self, name)
-            self._tasks.append(asyncio.get_running_loop().create_task(self._work(self.lanes[name])))
-        self.lanes[name].waiting.put_nowait(body)
-
-    async def _work(self, lane: _Lane) -> None:
-        while True:
-            body = await lane.waiting.get()
-            try:
-                await self._answer(lane, body)
-            except _Refused as refusal:
-                self._send(lane, refusal.frame)
-            except ConnectionError:
-                return
-            finally:
-                lane.running, lane.is_cancelled = "", False
-
-    async def _answer(self, lane: _Lane, body: Json) -> None:
-        fault = self.provider.next_fault()
-        if fault is not None and self._instead(lane, body, fault):
-            return
-        number = 0
-        async for event in _shaped(self.provider._response(body, self, lane), fault):
-            if fault is not None and number >= fault.after and await self._in_the_middle(lane, event, fault):
-                return
-            if event["type"] == "response.created":
-                lane.running = event["response"]["id"]
-            if lane.is_cancelled:
-                lane.cache.clear()
-                response = {"id": lane.running, "status": "cancelled", "output": []}
-                self._send(
-                    lane, {"type": "response.incomplete", "sequence_number": number, "response": response}
-                )
-                return
-            self._send(lane, {**event, "sequence_number": number})
-            await self._writer.drain()
-            number += 1
-
-    def _instead(self, lane: _Lane, body: Json, fault: Fault) -> bool:
-        match fault.kind:
-            case "cap":
-                message = "Responses websocket connection limit reached (60 minutes)."
-                self._send(lane, error_frame("websocket_connection_limit_reached", 400, message))
-                self.close(1000)
-            case "not_found":
-                self._send(lane, not_found(body.get("previous_response_id", "")))
-            case "error":
-                self._send(lane, error_frame(str(fault.code), fault.status, "As the test asked."))
-            case "big_frame":
-                self._write(1, json.dumps({"type": "fake.padding", "pad": "x" * 40_000_000}).encode())
-                return False
-            case "stray":
-                stray = {"type": "response.function_call_arguments.delta", "output_index": 77, "delta": "{"}
-                self._send(lane, stray)
-                self._send(lane, {"type": "vendor.unknown", "stream_id": "nobody"})
-                return False
-            case _:
-                return False
-        return True
-
-    async def _in_the_middle(self, lane: _Lane, event: Json, fault: Fault) -> bool:
-        match fault.kind:
-            case "failed":
-                error = {"code": str(fault.code), "message": "As the test asked."}
-                response = {"id": lane.running, "status": "failed", "error": error, "output": []}
-                self._send(lane, {"type": "response.failed", "response": response})
-            case "close":
-                self.close(int(fault.code))
-            case "half_frame":
-                whole = json.dumps(event).encode()
-                self._writer.write(
-                    bytes((0x81, 126)) + struct.pack("!H", len(whole)) + whole[: len(whole) // 2]
-                )
-                await self._writer.drain()
-                self._writer.close()
-            case "garbage":
-                self._write(1, b"<html>502 Bad Gateway</html>")
-            case "binary":
-                self._write(2, bytes(range(256)))
-            case "silence":
-                await asyncio.Event().wait()
-            case _:
-                return False
-        return True
-
-    # -- frames
-
-    def _send(self, lane: _Lane, event: Json) -> None:
-        name = {"stream_id": lane.stream_id} if lane.stream_id else {}
-        self._write(1, json.dumps({**event, **name}).encode())
-
-    def _write(self, kind: int, payload: bytes) -> None:
-        size = len(payload)
-        if size < 126:
-            head = bytes((0x80 | kind, size))
-        elif size < 65_536:
-            head = bytes((0x80 | kind, 126)) + struct.pack("!H", size)
-        else:
-            head = bytes((0x80 | kind, 127)) + struct.pack("!Q", size)
-        self._writer.write(head + payload)
-
-    async def _frame(self) -> tuple[int, bytes]:
-        first, second = await self._reader.readexactly(2)
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack("!H", await self._reader.readexactly(2))
-        elif size == 127:
-            (size,) = struct.unpack("!Q", await self._reader.readexactly(8))
-        mask = await self._reader.readexactly(4)
-        masked = await self._reader.readexactly(size)
-        key = (mask * (size // 4 + 1))[:size]
-        whole = int.from_bytes(masked, "big") ^ int.from_bytes(key, "big")
-        return first & 0x0F, whole.to_bytes(size, "big")
-
-
 # ----------------------------------------------------------------------------------------------- pieces
 
 
-class _Refused(Exception):
-    def __init__(self, frame: Json) -> None:
-        super().__init__("refused")
-        self.frame = frame
+async def _rest(reply: Reply, event: Json, told: Told) -> None:
+    """Between two events."""
+    await asyncio.sleep(reply.pace_s)
+    is_call = event["type"].endswith("item.done") and event["item"]["type"] == "function_call"
+    if reply.hold is not None and (event["type"].endswith("text.delta") or is_call):
+        await either(reply.hold, told.stop)
 
 
 async def _from(first: Json, rest: AsyncIterator[Json]) -> AsyncIterator[Json]:
@@ -550,31 +394,12 @@ async def _from(first: Json, rest: AsyncIterator[Json]) -> AsyncIterator[Json]:
         yield event
 
 
-async def _shaped(events: AsyncIterator[Json], fault: Fault | None) -> AsyncIterator[Json]:
-    """The events in the disorder that some servers have."""
-    kind = fault.kind if fault is not None else ""
-    held: list[Json] = []
-    async for event in events:
-        if kind == "only_completed" and "response" not in event:
-            continue
-        if kind == "late_created" and event["type"] in ("response.created", "response.in_progress"):
-            held.append(event)
-            continue
-        yield event
-        if kind == "duplicate_done" and event["type"].endswith((".done", ".completed")):
-            yield event
-        if held and event["type"] == "response.output_item.added":
-            for late in held:
-                yield late
-            held.clear()
-
-
 def _check_calls(known: list[Json]) -> None:
     answered = {item.get("call_id") for item in known if item.get("type") == "function_call_output"}
     for item in known:
         if item.get("type") == "function_call" and item["call_id"] not in answered:
             message = f"No tool output found for function call {item['call_id']}."
-            raise _Refused(error_frame("invalid_value", 400, message))
+            raise Refused(error_frame("invalid_value", 400, message))
 
 
 async def _answer(writer: asyncio.StreamWriter, status: int, code: str) -> bool:

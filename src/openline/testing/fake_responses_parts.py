@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Container, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,7 +59,8 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the model says. ``calls``: (name, arguments JSON), all in one response. ``wait``: before the
-    first output. ``pace_s``: seconds between events. ``cut``: it ends with ``max_output_tokens``.
+    first output. ``hold``: behind the first word, or the first whole call, until it is set, or somebody steers or
+    cancels. ``pace_s``: seconds between events. ``cut``: it ends with ``max_output_tokens``.
 
     With any of ``summary`` (its parts), ``thoughts`` (their text, as open models show it) and ``reasoning`` (its
     encrypted content, shown to who asks for that) a reasoning item comes first; ``ponders_s``: seconds of silence
@@ -74,6 +75,7 @@ class Reply:
     ponders_s: float = 0.0
     cut: bool = False
     wait: asyncio.Event | None = None
+    hold: asyncio.Event | None = None
     pace_s: float = 0.0
 
     @property
@@ -89,6 +91,18 @@ class Asked:
     body: Json
     bytes: int
     connection: int
+
+
+@dataclass(slots=True)
+class Stored:
+    items: list[Json]
+    is_stored: bool
+
+
+class Refused(Exception):
+    def __init__(self, frame: Json) -> None:
+        super().__init__("refused")
+        self.frame = frame
 
 
 def as_items(given: object) -> list[Json]:
@@ -181,3 +195,22 @@ def reasoning_problem(given: list[Json], sealed: dict[str, str], stored: Contain
             )
             return error_frame("", 400, message, "input")
     return None
+
+
+async def shaped(events: AsyncIterator[Json], fault: Fault | None) -> AsyncIterator[Json]:
+    """The events in the disorder that some servers have."""
+    kind = fault.kind if fault is not None else ""
+    held: list[Json] = []
+    async for event in events:
+        if kind == "only_completed" and "response" not in event:
+            continue
+        if kind == "late_created" and event["type"] in ("response.created", "response.in_progress"):
+            held.append(event)
+            continue
+        yield event
+        if kind == "duplicate_done" and event["type"].endswith((".done", ".completed")):
+            yield event
+        if held and event["type"] == "response.output_item.added":
+            for late in held:
+                yield late
+            held.clear()

@@ -120,7 +120,8 @@ def refusal_entry(text: str) -> JsonObject:
 
 def _assistant(item: Item) -> JsonObject:
     refusals = [part.text or "" for part in item.content if part.type == "refusal"]
-    said = " ".join(part.text for part in item.content if part.text and part.type != "refusal")
+    other = ("refusal", "reasoning")
+    said = " ".join(part.text for part in item.content if part.text and part.type not in other)
     texts: list[JsonObject] = [{"type": "output_text", "text": said}] if said or not refusals else []
     content = [*texts, *({"type": "refusal", "refusal": text} for text in refusals)]
     return {"type": "message", "role": "assistant", "content": content}
@@ -298,7 +299,7 @@ class CallEnd:
 @dataclass(frozen=True, slots=True)
 class End:
     usage: Usage
-    reason: Literal["completed", "max_output_tokens", "content_filter"]
+    reason: Literal["completed", "max_output_tokens", "content_filter", "steered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +350,11 @@ class Reader:
     _ended: list[Piece] = field(default_factory=list)
     _names: dict[int, str] = field(default_factory=dict)
     _done: set[int] = field(default_factory=set)
+
+    @property
+    def has_calls(self) -> bool:
+        """A call was begun: what there is of this response cannot stand without its rest."""
+        return bool(self._calls)
 
     def feed(self, event: JsonObject) -> list[Piece]:
         kind = event.get("type")
@@ -491,15 +497,18 @@ class Reader:
         if kind == "response.failed" or status in ("failed", "cancelled"):
             return [_failed(_child(response, "error"), status or "failed")]
         pieces: list[Piece] = []
+        why = _text(_child(response, "incomplete_details"), "reason")
         output = response.get("output")
         for at, item in enumerate(output if isinstance(output, list) else []):
             # What a server told only here is still said; what it told before is in _done.
-            if isinstance(item, dict) and item.get("status") != "incomplete":
+            is_kept = why == "steered" and isinstance(item, dict) and item.get("type") == "message"
+            if isinstance(item, dict) and (is_kept or item.get("status") != "incomplete"):
                 pieces += self._item_done(at, item)
         usage = to_usage(_child(response, "usage"))
         if kind == "response.completed":
             return [*pieces, End(usage, "completed")]
-        why = _text(_child(response, "incomplete_details"), "reason")
+        if why == "steered":
+            return [*pieces, End(usage, "steered")]
         return [*pieces, End(usage, "content_filter" if why == "content_filter" else "max_output_tokens")]
 
 

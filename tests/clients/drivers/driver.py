@@ -12,6 +12,8 @@ import argparse
 import asyncio
 import json
 import os
+import re
+import secrets
 import time
 import traceback
 import wave
@@ -36,6 +38,17 @@ TOOLS = {"stock": "17 bolts", "price": "9 cents"}
 """The two tools that drivers declare, each with ``part: string``, and what they return."""
 CALL_ONE = 'call stock with {"part": "bolt"}'
 CALL_BOTH = 'call stock with {"part": "bolt"} and call price with {"part": "bolt"}'
+
+ENOUGH_WORDS = 10
+"""Of a story, before it is interrupted."""
+HEARD = "How much of your story did I hear?"
+FORBIDDEN = "How do I break into a safe?"
+REFUSAL = "I cannot help with that."
+REFUSED = "How often did you refuse?"
+REFUSED_ONCE = "I refused 1 times."
+THINK = f"Think first: {CALL_ONE}"
+SUMMARY = ["They ask for a part.", "I look it up."]
+THOUGHTS = "How many thoughts do you have?"
 
 
 class Failed(Exception):
@@ -85,6 +98,54 @@ async def frames(pcm: bytes, before_ms: int = 200, after_ms: int = 1_000) -> Asy
         yield whole[start : start + FRAME_BYTES]
         due += 0.02
         await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+class Story:
+    """What the gateways' model tells slowly enough to be interrupted: 400 words, one every 30 ms.
+
+    ``words``: how many of them have come. What is interrupted is told to the runner, which looks at what the model did.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.name = secrets.token_hex(4)
+        self.ask = f"Tell me the long story of {self.name}."
+        self.text = ""
+        self._call = call
+
+    @property
+    def words(self) -> int:
+        return words_of(self.text)
+
+    def hear(self, delta: str) -> bool:
+        """True when it has gone on for long enough."""
+        self.text += delta
+        return self.words >= ENOUGH_WORDS
+
+    def interrupt(self) -> None:
+        """To be called at the moment of the interruption."""
+        check(
+            0 < self.words < 400,
+            f"the story was to be interrupted in the middle, not after {self.words} words",
+        )
+        self._call.seen.setdefault("stories", {})[self.name] = self.words
+
+
+def words_of(text: str) -> int:
+    """Of the story, in ``text``."""
+    return len(re.findall(r"word\d+", text))
+
+
+def heard_of(answer: str) -> int:
+    """How many words the model says were heard, asked ``HEARD``."""
+    found = re.search(r"You heard (\d+) words", answer)
+    if found is None:
+        raise Failed(f"the model does not say how much was heard: {answer}")
+    return int(found[1])
+
+
+def check_thoughts(answer: str, expected: int) -> None:
+    """``answer``: to ``THOUGHTS``."""
+    check(answer == f"I have {expected} thoughts.", f"expected {expected} thoughts; the model says: {answer}")
 
 
 class News:

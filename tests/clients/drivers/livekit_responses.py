@@ -15,6 +15,7 @@ from driver import Call, check
 from livekit.agents import APIConnectOptions, llm
 from livekit.agents.utils import http_context
 from livekit.plugins import openai
+from openai.types import Reasoning
 
 
 @llm.function_tool
@@ -93,17 +94,20 @@ async def text_turn(call: Call) -> None:
 
 
 async def barge_in(call: Call) -> None:
-    """The stream is closed in the middle; the next turn brings what was said."""
+    """The stream is closed in the middle; the next turn brings what was said of the story, as AgentSession does."""
     async with chat(call) as one:
         await one.turn(driver.WORD)
-        one.context.add_message(role="user", content="Tell me about the open line.")
-        said = ""
+        story = driver.Story(call)
+        one.context.add_message(role="user", content=story.ask)
         async with one.model.chat(chat_ctx=one.context, tools=[], conn_options=ONCE) as stream:
             async for chunk in stream:
-                said += (chunk.delta.content or "") if chunk.delta else ""
-                if said:
+                if chunk.delta and story.hear(chunk.delta.content or ""):
+                    story.interrupt()
                     break
-        one.context.add_message(role="assistant", content=said, interrupted=True)
+        one.context.add_message(role="assistant", content=story.text, interrupted=True)
+        answer, _ = await one.turn(driver.HEARD)
+        heard = driver.heard_of(answer)
+        check(heard == story.words, f"{story.words} words were given back, the model knows of {heard}")
         again, _ = await one.turn(driver.ASK)
         check(driver.ANSWER in again.lower(), f"the conversation is lost: {again}")
 
@@ -121,6 +125,31 @@ async def parallel_tool_calls(call: Call) -> None:
         _, calls = await one.turn(driver.CALL_BOTH, tools=True)
         check([wanted.name for wanted in calls] == ["stock", "price"], f"called: {calls}")
         check(await one.answer_tools(calls), "no answer after both results")
+
+
+async def refusal(call: Call) -> None:
+    """Not as text, and the conversation goes on; but it has no type for it."""
+    async with chat(call) as one:
+        said, calls = await one.turn(driver.FORBIDDEN)
+        check(not said and not calls, f"the refusal came as {said!r}, {calls}")
+        again, _ = await one.turn(driver.REFUSED)
+        check(again == driver.REFUSED_ONCE, f"the refusal is not known as one: {again}")
+    raise driver.Cannot(
+        "it shows no refusals, in no type: LLMStream._parse_ws_event of livekit/plugins/openai/responses/llm.py "
+        "reads no response.refusal events, so the turn ends without words; it does, and the next one works"
+    )
+
+
+async def reasoning(call: Call) -> None:
+    """What is stored knows the thoughts. It drops them itself, so with nothing stored they are not given back."""
+    for options, thoughts in (({}, 2), ({"store": False}, 0)):
+        async with chat(call, reasoning=Reasoning(effort="low", summary="auto"), **options) as one:
+            said, calls = await one.turn(driver.THINK, tools=True)
+            check(not said, f"thoughts came as words: {said}")
+            check([wanted.name for wanted in calls] == ["stock"], f"called: {calls}")
+            said = await one.answer_tools(calls)
+            check("17" in said, f"the result is not in the answer: {said}")
+            driver.check_thoughts((await one.turn(driver.THOUGHTS))[0], thoughts)
 
 
 async def error_path(call: Call) -> None:
@@ -154,6 +183,8 @@ if __name__ == "__main__":
             "barge_in": barge_in,
             "tool_call": tool_call,
             "parallel_tool_calls": parallel_tool_calls,
+            "refusal": refusal,
+            "reasoning": reasoning,
             "error_path": error_path,
             "clean_close": clean_close,
         },

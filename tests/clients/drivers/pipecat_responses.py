@@ -23,6 +23,7 @@ from pipecat.frames.frames import (
     LLMFullResponseEndFrame,
     LLMMessagesAppendFrame,
     LLMTextFrame,
+    LLMThoughtTextFrame,
     LLMUpdateSettingsFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
@@ -154,15 +155,24 @@ async def barge_in(call: Call) -> None:
     """
     async with bot(call, allowed="previous_response_not_found") as one:
         await one.turn(driver.WORD)
-        await one.ask("Tell me about the open line.")
-        await one.news.wait(lambda frame: isinstance(frame, LLMTextFrame), "words")
+        story = driver.Story(call)
+        await one.ask(story.ask)
+        while not story.hear(
+            (await one.news.wait(lambda frame: isinstance(frame, LLMTextFrame), "words")).text
+        ):
+            pass
+        story.interrupt()
         await one.worker.queue_frame(InterruptionFrame())
         await one.news.wait(lambda frame: isinstance(frame, InterruptionFrame), "interruption")
         one.read = one.news.looked
-        await one.ask(driver.ASK)
-        said = ""
-        while driver.ANSWER not in said.lower():
-            said = await one.answer()
+        # The words that came meanwhile are in its context, too: what it has is what it gives back.
+        came = driver.words_of(
+            "".join(frame.text for frame in one.news.all if isinstance(frame, LLMTextFrame))
+        )
+        heard = driver.heard_of(await one.turn(driver.HEARD))
+        check(story.words <= heard <= came < 400, f"{came} words came, the model knows of {heard}")
+        said = await one.turn(driver.ASK)
+        check(driver.ANSWER in said.lower(), f"the conversation is lost: {said}")
 
 
 async def tool_call(call: Call) -> None:
@@ -176,6 +186,39 @@ async def parallel_tool_calls(call: Call) -> None:
     async with bot(call, tools=True) as one:
         check(await one.turn(driver.CALL_BOTH), "no answer after both results")
         check(sorted(called) == [("price", "bolt"), ("stock", "bolt")], f"called: {called}")
+
+
+EMPTY = "completed with no text or function call"
+
+
+async def refusal(call: Call) -> None:
+    """Not as text, but as an error of its own, which names what the answer is made of; the next turn works.
+
+    Its context has nothing of it, and it sends the whole of that then.
+    """
+    async with bot(call, allowed=EMPTY) as one:
+        await one.ask(driver.FORBIDDEN)
+        await one.news.wait(lambda frame: isinstance(frame, LLMFullResponseEndFrame), "end of an answer")
+        words = [frame.text for frame in one.news.all if isinstance(frame, LLMTextFrame)]
+        check(not words, f"the refusal came as text: {words}")
+        told = [line for line in one.complaints if EMPTY in line]
+        check(any("message[refusal]" in line for line in told), f"it does not tell of a refusal: {told}")
+        call.seen["told"] = told[0].strip()
+        one.read = one.news.looked
+        said = await one.turn(driver.REFUSED)
+        check(said == "I refused 0 times.", f"the next turn is {said!r}")
+
+
+async def reasoning(call: Call) -> None:
+    """Thoughts come as frames; sealed, they are in its context, from which it sends what the server does not have."""
+    config = OpenAIResponsesLLMService.ReasoningConfig(effort="low", summary="auto")
+    async with bot(call, tools=True, reasoning=config) as one:
+        said = await one.turn(driver.THINK)
+        check(called == [("stock", "bolt")], f"called: {called}")
+        check("17" in said, f"the result is not in the answer: {said}")
+        thoughts = "".join(frame.text for frame in one.news.all if isinstance(frame, LLMThoughtTextFrame))
+        check(thoughts == "".join(driver.SUMMARY) * 2, f"the thoughts are {thoughts!r}")
+        driver.check_thoughts(await one.turn(driver.THOUGHTS), 2)
 
 
 async def error_path(call: Call) -> None:
@@ -205,6 +248,8 @@ if __name__ == "__main__":
             "barge_in": barge_in,
             "tool_call": tool_call,
             "parallel_tool_calls": parallel_tool_calls,
+            "refusal": refusal,
+            "reasoning": reasoning,
             "error_path": error_path,
             "clean_close": clean_close,
         },

@@ -1,9 +1,11 @@
 // @openai/agents: Agent and Runner, with the Responses WebSocket model. Its native WebSocket carries headers, which
 // Node has from 22 on; before, the driver starts Node with --experimental-websocket.
 
-import { Agent, OpenAIProvider, Runner, tool } from "@openai/agents";
+import { Agent, ModelRefusalError, OpenAIProvider, Runner, tool } from "@openai/agents";
 
-import { ANSWERS, HELLO, LONG, ONE_CALL, PARAMETERS, TWO_CALLS, WORD } from "./conversation.mjs";
+import {
+  ANSWERS, FORBIDDEN, HEARD, HELLO, ONE_CALL, PARAMETERS, REFUSED, SUMMARY, Story, THINK, THOUGHTS, TWO_CALLS, WORD,
+} from "./conversation.mjs";
 import { KEY, check, drive } from "./driver.mjs";
 
 /** A story with a runner; `agent`: more of the Agent. */
@@ -87,17 +89,58 @@ async function textTurn({ run, frames }) {
 async function bargeIn({ run }) {
   const first = await run(WORD.told);
   const stop = new AbortController();
-  const long = await run(LONG, { stream: true, previousResponseId: first.lastResponseId, signal: stop.signal });
-  let deltas = 0;
-  for await (const _ of long.toTextStream()) {
-    deltas += 1;
+  const story = new Story();
+  const long = await run(story.ask, { stream: true, previousResponseId: first.lastResponseId, signal: stop.signal });
+  let stories = null;
+  for await (const delta of long.toTextStream()) {
+    if (stories !== null || !story.hear(delta)) continue;
+    stories = story.interrupted();
     stop.abort();
   }
   await long.completed.catch(() => {}); // It was aborted.
-  const after = await run(WORD.asked, { previousResponseId: first.lastResponseId });
+  check(stories !== null, "the story came to an end");
+  const heard = await run(HEARD.asked, { previousResponseId: first.lastResponseId });
+  check(heard.finalOutput === HEARD.none, `words of a story in a conversation that has none: ${heard.finalOutput}`);
+  const after = await run(WORD.asked, { previousResponseId: heard.lastResponseId });
   check(WORD.expected.test(after.finalOutput), "what came before the cut response is not known");
-  return { deltas };
+  return { stories };
 }
+
+/** An error of its own, and a handler of its own for who wants to go on from the refused response. */
+async function refusal({ run }) {
+  const error = await run(FORBIDDEN.asked).then((result) => result, (raised) => raised);
+  check(error instanceof ModelRefusalError, `expected a ModelRefusalError, got ${error.finalOutput ?? error}`);
+  check(error.refusal === FORBIDDEN.refusal, `the refusal is ${error.refusal}`);
+  const modelRefusal = ({ error: raised }) => ({ finalOutput: `It refused: ${raised.refusal}`, includeInHistory: false });
+  const result = await run(FORBIDDEN.asked, { errorHandlers: { modelRefusal } });
+  check(result.finalOutput === `It refused: ${FORBIDDEN.refusal}`, `it came as ${result.finalOutput}`);
+  const chained = await run(REFUSED.asked, { previousResponseId: result.lastResponseId });
+  const given = await run([...result.history, { role: "user", content: REFUSED.asked }]);
+  for (const { finalOutput } of [chained, given]) {
+    check(finalOutput === REFUSED.expected, `it is not known as one: ${finalOutput}`);
+  }
+  return { error: error.name };
+}
+
+/** Its items are given back by itself in the run, and by its history in the next; nothing is stored. */
+async function reasoning({ run, runs }) {
+  const result = await run(THINK.ask);
+  check(runs.map((one) => one.name).join() === "stock", `ran ${runs.map((one) => one.name)}`);
+  check(result.finalOutput.includes(ANSWERS.stock), "the reply does not tell what stock answered");
+  const thoughts = result.newItems.filter((item) => item.type === "reasoning_item");
+  check(thoughts.length === 2, `expected thoughts before the call and the answer, got ${thoughts.length}`);
+  for (const { rawItem } of thoughts) {
+    check(rawItem.content.map((part) => part.text).join() === SUMMARY.join(), "the summary is another");
+  }
+  const after = await run([...result.history, { role: "user", content: THOUGHTS.asked }]);
+  check(after.finalOutput === THOUGHTS.expected, `the model says: ${after.finalOutput}`);
+}
+
+const THINKING = {
+  store: false,
+  reasoning: { effort: "low", summary: "auto" },
+  providerData: { include: ["reasoning.encrypted_content"] },
+};
 
 async function toolCalls({ run, runs, frames }, { ask, names }) {
   const result = await run(ask);
@@ -136,6 +179,8 @@ await drive({
     barge_in: running(bargeIn),
     tool_call: running((line) => toolCalls(line, ONE_CALL), withTools),
     parallel_tool_calls: running((line) => toolCalls(line, TWO_CALLS), withTools),
+    refusal: running(refusal),
+    reasoning: running(reasoning, (runs) => ({ ...withTools(runs), modelSettings: THINKING })),
     error_path: running(errorPath),
     clean_close: running(cleanClose),
   },

@@ -2,10 +2,13 @@
 //   create(fields)  -> the finished Response; raises a Refused with `code` for an error
 //   deltas          -> the text deltas of the last response, joined; null if it did not stream
 //   keeps           -> whether the connection keeps what is not stored
-//   cut(fields)     -> begin a response and stop it at its first words; what is known of its end
+//   refusal         -> the refusal deltas of the last response, joined; null if it did not stream
+//   cut(fields, story) -> begin a response and interrupt it when there is enough of the story; what is known of it
 //   close()         -> {code} of the socket, or {} where there is none
 
-import { HELLO, LONG, ONE_CALL, TOOLS, TWO_CALLS, WORD, answer, checkTold } from "./conversation.mjs";
+import {
+  FORBIDDEN, HEARD, HELLO, ONE_CALL, REFUSED, SUMMARY, Story, THINK, THOUGHTS, TOOLS, TWO_CALLS, WORD, answer, checkTold,
+} from "./conversation.mjs";
 import { check } from "./driver.mjs";
 
 /** The server refused a request. */
@@ -32,6 +35,8 @@ export function scenariosOf(open) {
     barge_in: on(bargeIn),
     tool_call: on((line) => tools(line, ONE_CALL)),
     parallel_tool_calls: on((line) => tools(line, TWO_CALLS)),
+    refusal: on(refusal),
+    reasoning: on(reasoning),
     error_path: on(errorPath),
     clean_close: on(cleanClose),
   };
@@ -68,12 +73,63 @@ async function textTurn(line) {
   return seen;
 }
 
+/** Twice: the next turn goes on from before the story, then it brings the words that were heard of it. */
 async function bargeIn(line) {
   const first = await line.create({ input: WORD.told, store: true });
-  const seen = await line.cut({ input: LONG, store: true, previous_response_id: first.id });
+  const stories = {};
+  for (const brings of [false, true]) {
+    const story = new Story();
+    Object.assign(stories, await line.cut({ input: story.ask, store: true, previous_response_id: first.id }, story));
+    const told = [{ role: "user", content: story.ask }, { role: "assistant", content: story.text }];
+    const input = [...(brings ? told : []), { role: "user", content: HEARD.asked }];
+    const heard = textOf(await line.create({ input, store: true, previous_response_id: first.id }));
+    const expected = `You heard ${brings ? story.words : 0} words of it.`;
+    check(heard === expected, () => `expected ${expected}, the model says: ${heard}`);
+  }
   const after = await line.create({ input: WORD.asked, store: true, previous_response_id: first.id });
   check(WORD.expected.test(textOf(after)), "what came before the cut response is not known");
-  return seen;
+  return { stories };
+}
+
+/** In a chain, and given back with nothing stored. */
+async function refusal(line) {
+  const refused = await line.create({ input: FORBIDDEN.asked, store: true });
+  const parts = refused.output.flatMap((item) => item.content);
+  check(parts.length === 1 && parts[0].type === "refusal", () => `the answer is ${JSON.stringify(parts)}`);
+  check(parts[0].refusal === FORBIDDEN.refusal, () => `the refusal is ${parts[0].refusal}`);
+  check(!refused.output_text && !line.deltas, "a refusal came as text");
+  check(line.refusal === null || line.refusal === FORBIDDEN.refusal, () => `the refusal's deltas are ${line.refusal}`);
+  const chained = await line.create({ input: REFUSED.asked, store: true, previous_response_id: refused.id });
+  const input = [
+    { role: "user", content: FORBIDDEN.asked }, ...refused.output, { role: "user", content: REFUSED.asked },
+  ];
+  const given = await line.create({ input, store: false });
+  for (const said of [chained, given].map(textOf)) check(said === REFUSED.expected, () => `it is not known as one: ${said}`);
+  return { refusal: parts[0].refusal };
+}
+
+/** Stored, in a chain; then with nothing stored: sealed thoughts are given back with the output. */
+async function reasoning(line) {
+  for (const store of [true, false]) {
+    const common = { tools: TOOLS, store, reasoning: { effort: "low", summary: "auto" } };
+    if (!store) common.include = ["reasoning.encrypted_content"];
+    const known = [{ role: "user", content: THINK.ask }];
+    let last;
+    const turn = async (...input) => {
+      const whole = last && !store ? known.concat(last.output, input) : input;
+      if (!store) known.splice(0, known.length, ...whole);
+      last = await line.create({ ...common, input: whole, ...(last && store ? { previous_response_id: last.id } : {}) });
+      return last.output.map((item) => item.type).join();
+    };
+    check((await turn(...known)) === "reasoning,function_call", "expected thoughts, then a call");
+    const [thought, ...calls] = last.output;
+    check(thought.summary.map((part) => part.text).join() === SUMMARY.join(), "the summary is another");
+    check(store || thought.encrypted_content, "no sealed content, which was asked for");
+    check((await turn(...answer(calls, THINK))) === "reasoning,message", "expected thoughts, then words");
+    checkTold(textOf(last), THINK);
+    await turn({ role: "user", content: THOUGHTS.asked });
+    check(textOf(last) === THOUGHTS.expected, () => `store=${store}: the model says: ${textOf(last)}`);
+  }
 }
 
 async function tools(line, wish) {

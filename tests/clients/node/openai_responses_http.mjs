@@ -10,6 +10,7 @@ class Line {
   keeps = false;
   /** null after a request that did not stream. */
   deltas = null;
+  refusal = null;
 
   constructor(client, model) {
     this._client = client;
@@ -29,7 +30,7 @@ class Line {
   }
 
   async _whole(fields) {
-    this.deltas = null;
+    this.deltas = this.refusal = null;
     const response = await this._client.responses.create(fields);
     check(typeof response.output_text === "string", "no output_text");
     return response;
@@ -37,9 +38,10 @@ class Line {
 
   async _streamed(fields) {
     let last = null;
-    this.deltas = "";
+    this.deltas = this.refusal = "";
     for await (const event of await this._client.responses.create({ ...fields, stream: true })) {
       if (event.type === "response.output_text.delta") this.deltas += event.delta;
+      if (event.type === "response.refusal.delta") this.refusal += event.delta;
       if (event.type === "error") throw new Failure(`an error event: ${event.code}`);
       last = event;
     }
@@ -49,22 +51,24 @@ class Line {
 
   /** The SDK's own accumulator: it throws for events out of order. */
   async _helped(fields) {
-    this.deltas = "";
+    this.deltas = this.refusal = "";
     const stream = this._client.responses.stream(fields);
     stream.on("response.output_text.delta", (event) => (this.deltas += event.delta));
+    stream.on("response.refusal.delta", (event) => (this.refusal += event.delta));
     return stream.finalResponse();
   }
 
   /** Leaving the loop aborts the request. */
-  async cut(fields) {
+  async cut(fields, story) {
     const stream = await this._client.responses.create({ model: this._model, ...fields, stream: true });
-    let events = 0;
+    let seen;
     for await (const event of stream) {
-      events += 1;
-      if (event.type === "response.output_text.delta") break;
+      if (event.type !== "response.output_text.delta" || !story.hear(event.delta)) continue;
+      seen = story.interrupted();
+      break;
     }
-    check(stream.controller.signal.aborted, "the stream goes on");
-    return { events };
+    check(seen && stream.controller.signal.aborted, "the stream goes on");
+    return seen;
   }
 
   async close() {

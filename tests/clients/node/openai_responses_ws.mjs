@@ -12,6 +12,7 @@ class Line {
   /** The connection keeps what is not stored. */
   keeps = true;
   deltas = "";
+  refusal = "";
 
   constructor(ws, model) {
     this._ws = ws;
@@ -32,7 +33,9 @@ class Line {
     const last = await this._last(fields);
     if (last.type === "refused") throw new Refused(last.error.message, last.error.error.error.code);
     const own = this._events.all.slice(this._seen);
-    this.deltas = own.filter((event) => event.type === "response.output_text.delta").map((event) => event.delta).join("");
+    const joined = (type) => own.filter((event) => event.type === type).map((event) => event.delta).join("");
+    this.deltas = joined("response.output_text.delta");
+    this.refusal = joined("response.refusal.delta");
     const numbers = own.map((event) => event.sequence_number);
     check(numbers.every((number, index) => number === index), `sequence numbers ${numbers}`);
     return last.response;
@@ -53,17 +56,17 @@ class Line {
   }
 
   /** The SDK's types have no `response.cancel`; its `send` takes it, and servers know it. */
-  async cut(fields) {
+  async cut(fields, story) {
     const ended = this._last(fields);
     const isOwn = () => this._events.all.length > this._seen;
-    const delta = await this._events.wait("response.output_text.delta", isOwn);
+    let delta;
+    do delta = await this._events.wait("response.output_text.delta", isOwn); while (!story.hear(delta.delta));
+    const seen = story.interrupted();
     const { response } = this._events.of("response.created").at(-1);
     this._ws.send({ type: "response.cancel", response_id: response.id });
     const last = await ended;
-    // The gateways' model writes faster than anybody can cancel; how it ended is shown.
-    const status = last.response?.status;
-    check(["cancelled", "completed"].includes(status), `the cut response is ${status ?? last.type}`);
-    return { item: delta.item_id, status };
+    check(last.response?.status === "cancelled", `the cut response is ${last.response?.status ?? last.type}`);
+    return seen;
   }
 
   async close() {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clients import page
+from clients import page, topologies
 from clients.cells import judge
-from clients.registry import HERE, REALTIME, load
+from clients.registry import ALL, HERE, load
+from clients.talker import WORDS_UNHEARD, Told
 from source_tree import ROOT
 
 
@@ -59,6 +61,38 @@ def test_a_registry_with_a_wrong_row_says_which(tmp_path: Path) -> None:
         load(wrong)
 
 
+def journal(path: Path, *lines: Told) -> Path:
+    path.write_text("".join(f"{json.dumps(asdict(line))}\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ended", "says"),
+    [
+        (Told("s", 12, "stopped"), ""),
+        (Told("s", 10 + WORDS_UNHEARD, "stopped"), ""),
+        (Told("s", 11 + WORDS_UNHEARD, "stopped"), "had 10 words"),
+        (Told("s", 9, "stopped"), "had 10 words"),
+        (Told("s", 12, "whole"), "had 10 words"),
+    ],
+)
+def test_a_story_that_was_interrupted_is_looked_up_in_the_model(
+    tmp_path: Path, ended: Told, says: str
+) -> None:
+    kept = journal(tmp_path / "j", Told("other"), Told("s"), ended)
+    why = topologies.why_not_stopped(kept, "s", 10)
+    assert says in why and bool(why) == bool(says)
+
+
+def test_a_story_that_goes_on_or_was_asked_for_twice_was_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topologies, "STOPPED_S", 0.05)
+    ended = Told("s", 12, "stopped")
+    for lines in ((), (Told("s"),), (Told("s"), ended, Told("s"))):
+        assert "went on" in topologies.why_not_stopped(journal(tmp_path / "j", *lines), "s", 10)
+
+
 def cell(client: str, scenario: str, outcome: str, why: str = "") -> dict[str, Any]:
     return {
         "topology": "embedded",
@@ -92,7 +126,7 @@ def test_the_pages_are_what_the_last_whole_run_says() -> None:
     if not kept.exists():
         pytest.skip("there is no whole run of make test-clients yet")
     body = json.loads(kept.read_text())
-    assert {row["scenario"] for row in body["cells"]} <= set(REALTIME)
+    assert {row["scenario"] for row in body["cells"]} <= set(ALL)
     assert (ROOT / "docs" / "reference" / "clients.md").read_text() == page.markdown(body, load())
     readme = (ROOT / "README.md").read_text()
     assert page.replace_in(readme, page.readme(body, load())) == readme

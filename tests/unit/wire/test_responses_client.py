@@ -183,6 +183,15 @@ def test_a_refusal_is_told_as_one_and_remembered_as_one() -> None:
     assert reader.outputs == wire.entries(said)
 
 
+def test_what_was_thought_before_it_is_no_part_of_what_was_said() -> None:
+    thought = Part("reasoning", '{"type":"reasoning","id":"rs_1","summary":[]}')
+    said = replace(SAID, content=(*SAID.content, thought))
+    refused = replace(SAID, content=(Part("refusal", "No."), thought))
+    assert wire.entries([said, refused]) == [wire.assistant_entry("yes"), wire.refusal_entry("No.")]
+    (before, after) = wire.entries([said], reasoning=True)
+    assert (before["id"], after) == ("rs_1", wire.assistant_entry("yes"))
+
+
 def test_a_message_of_a_client_with_both_stays_one() -> None:
     parts = (Part("output_text", "Well."), Part("refusal", "No."), Part("output_text", "Sorry."))
     (entry,) = wire.entries([replace(SAID, content=parts)])
