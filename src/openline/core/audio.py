@@ -20,11 +20,15 @@ def ms_of_bytes(count: int, rate: int = RATE) -> int:
     return ms_of_samples(count // BYTES_PER_SAMPLE, rate)
 
 
-def cut_text(text: str, audio_ms: int, heard_ms: int, text_end: int | None) -> tuple[int, bool]:
+def cut_text(
+    text: str, audio_ms: int, heard_ms: int, text_end: int | None, known: tuple[int, int] | None = None
+) -> tuple[int, bool]:
     """How many characters of ``text`` were heard, and whether that is an estimate.
 
     By the synthesizer's mark when there is one (``text_end``), else in proportion to the audio, down to
-    the last whole word: half a heard word is not heard. Everything heard is the whole text.
+    the last whole word: half a heard word is not heard. Everything heard is the whole text. ``known``: a
+    time and the characters that were heard by then. The proportion goes through it; before it, to the word
+    whose end is nearest, for the last one known had ended some time before.
     """
     if heard_ms >= audio_ms:
         return len(text), False
@@ -32,7 +36,23 @@ def cut_text(text: str, audio_ms: int, heard_ms: int, text_end: int | None) -> t
         return 0, False
     if text_end is not None:
         return min(text_end, len(text)), False
-    position = len(text) * heard_ms // audio_ms
-    while position > 0 and not text[position].isspace():
+    if known is not None and heard_ms <= known[0]:
+        return _nearest_end(text[: known[1]], known[1] * heard_ms // known[0]), True
+    begin_ms, begin = known or (0, 0)
+    position = begin + (len(text) - begin) * (heard_ms - begin_ms) // (audio_ms - begin_ms)
+    return _last_end(text, position), True
+
+
+def _last_end(text: str, position: int) -> int:
+    """Where the last word that has ended by ``position`` ends."""
+    while 0 < position < len(text) and not text[position].isspace():
         position -= 1
-    return len(text[:position].rstrip()), True
+    return len(text[:position].rstrip())
+
+
+def _nearest_end(text: str, position: int) -> int:
+    before = _last_end(text, position)
+    after = position
+    while after < len(text) and not text[after].isspace():
+        after += 1
+    return after if after - position <= position - before else before

@@ -46,6 +46,32 @@ def test_what_was_heard_is_cut_to_whole_words(
     assert cut_text(STORY, 4_000, heard_ms, text_end) == expected
 
 
+@pytest.mark.parametrize(
+    ("heard_ms", "expected"),
+    [
+        (2_000, (9, True)),
+        (1_999, (9, True)),  # a moment less is not a word less
+        (1_556, (9, True)),  # seven characters: two from the end of the word, three from the one before
+        (1_555, (4, True)),
+        (1_000, (4, True)),
+        (667, (4, True)),
+        (444, (0, True)),
+        (2_001, (9, True)),
+        (3_000, (22, True)),  # half of what was left
+        (3_999, (28, True)),
+        (4_000, (36, False)),
+        (0, (0, False)),
+    ],
+)
+def test_what_was_known_to_be_heard_is_never_more_for_less_time(
+    heard_ms: int, expected: tuple[int, bool]
+) -> None:
+    assert cut_text(STORY, 4_000, heard_ms, None, (2_000, 9)) == expected
+    assert cut_text(STORY, 4_000, 2_000, None, (2_000, 36)) == (36, True)
+    assert cut_text(STORY, 4_000, 2_000, None, (0, 0)) == cut_text(STORY, 4_000, 2_000, None)
+    assert cut_text(STORY, 4_000, 2_000, 11, (2_000, 9)) == (11, False), "a mark is a mark"
+
+
 def test_text_without_audio_counts_as_heard_and_one_word_is_heard_whole_or_not_at_all() -> None:
     assert cut_text("hello", 0, 0, None) == (5, False)
     assert cut_text("hello", 1_000, 999, None) == (0, True)

@@ -62,6 +62,20 @@ def test_a_client_may_say_late_what_was_heard_and_its_word_stands() -> None:
     assert call.give(i.Heard(Cut(item, "", 4_000, 4_000, "reported"))).facts == ()
 
 
+def test_a_client_that_cuts_after_an_interruption_claims_no_words_that_were_not_spoken() -> None:
+    """The text of the second sentence is there, most of its audio is not: in proportion it would be half of all."""
+    call, response = reply_under_way()
+    (item, *_) = [output.item_id for output in call.session.state.responses[response].outputs.values()]
+    text = "One line is open. Every word on it is put in order, and none is lost."
+    call.give(i.CancelResponse(None, (Cut(item, text, 2_000, 900, "paced", 8),), conn=CONN))
+    step = call.give(i.TruncateItem(item, 0, 900, CONN))
+    assert step.facts[-1] == f.ItemHeard(item, 900, 8, "client", True)
+    assert step.effects == (e.CutItem(item, 900, "One line"),)
+    for asked, end in ((880, 8), (700, 8), (500, 3)):
+        (*_, told) = call.give(i.TruncateItem(item, 0, asked, CONN)).facts
+        assert told == f.ItemHeard(item, asked, end, "client", True), "a moment less is not a word less"
+
+
 def test_more_than_all_of_an_item_is_all_of_it_and_the_model_need_not_be_told() -> None:
     call, item = finished_reply()
     step = call.give(i.Heard(Cut(item, "", 4_000, 4_100, "reported")))
