@@ -14,8 +14,9 @@ from typing import Any
 
 from clients import environments
 from clients.environments import Environment, Unavailable
+from clients.proofs import why_not_cut, why_not_stopped
 from clients.registry import ALL, NO_MEANING, Client
-from clients.topologies import Gateways, Place, wait_parked, why_not_stopped
+from clients.topologies import Gateways, Place, wait_parked
 
 SCENARIO_S = 60.0
 """The contract's limit for a driver (README.md beside this)."""
@@ -91,7 +92,7 @@ class Table:
         if place.ca is not None:
             command += ["--ca", str(place.ca)]
         log = self.folder / f"{wish.topology}-{wish.client.name}-{scenario}.log"
-        began = time.monotonic()
+        began, since_ms = time.monotonic(), int(time.time() * 1000)
         with log.open("w") as errors:
             try:
                 done = subprocess.run(
@@ -117,7 +118,7 @@ class Table:
             if wait_parked(place.data, str(seen["session"])) is None:
                 outcome, why = "failed", "the session was not parked after the client had closed"
         if outcome == "passed":
-            outcome, why = _judge_stories(wish.client, scenario, place, seen)
+            outcome, why = _judge_interruptions(wish.client, scenario, place, seen, since_ms)
         return Cell(wish.topology, wish.client.name, scenario, outcome, why, version, took, seen)
 
 
@@ -139,13 +140,20 @@ def judge(scenario: str, code: int | None, out: str) -> tuple[str, str, dict[str
     return "failed", why or f"exit code {code}, passed {told.get('passed')}", told
 
 
-def _judge_stories(client: Client, scenario: str, place: Place, seen: dict[str, Any]) -> tuple[str, str]:
-    """What the model did with each story that the client says that it interrupted."""
+def _judge_interruptions(
+    client: Client, scenario: str, place: Place, seen: dict[str, Any], since_ms: int
+) -> tuple[str, str]:
+    """What the gateways and the model did when the client says that it interrupted."""
     stories = dict(seen.get("stories") or {})
-    if client.kind == "responses" and scenario == "barge_in" and not stories:
-        return "failed", "the driver tells of no story that it interrupted"
+    played = seen.get("played_ms")
+    if scenario == "barge_in" and not (stories if client.kind == "responses" else played):
+        return "failed", "the driver does not tell what it had when it interrupted"
     for name, heard in stories.items():
         if why := why_not_stopped(place.journal, name, heard):
+            return "failed", why
+    for data in (place.data, place.behind) if played else ():
+        is_exact = data is not None and data == (place.behind or place.data)
+        if data is not None and (why := why_not_cut(data, since_ms, played, is_exact=is_exact)):
             return "failed", why
     return "passed", ""
 

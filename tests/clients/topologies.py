@@ -24,8 +24,6 @@ from openline.types import SessionId
 
 PARKED_S = 5.0
 """From a clean close to its fact in the log: one commit, on a machine as busy as a shared CI runner."""
-STOPPED_S = 5.0
-"""From an interruption to the end of a story, on such a machine; a story that nobody stops takes 12 s."""
 TALKER = (
     "clients.talker:agent",
     "--recognizer",
@@ -41,11 +39,12 @@ TALKER = (
 @dataclass(frozen=True)
 class Place:
     """Where a client is pointed at. ``ca``: the certificate to trust, for https. ``data``: that gateway's log.
-    ``journal``: what the model behind it, or behind the one behind it, did (``talker.py``)."""
+    ``behind``: that of the gateway behind it. ``journal``: what the model behind the last one did (``talker.py``)."""
 
     url: str
     data: Path
     ca: Path | None = None
+    behind: Path | None = None
     journal: Path | None = None
 
 
@@ -77,8 +76,10 @@ class Gateways:
             name, given = f"{name}-tls", (*given, "--tls-cert", str(ca), "--tls-key", str(key))
         gateway = self._start(name, given)
         url = f"{'https' if ca else 'http'}://127.0.0.1:{gateway.port}"
-        last = name if topology == "embedded" else f"behind-{client.kind}"
-        return Place(url, gateway.data, ca, self._journal(last))
+        if topology == "embedded":
+            return Place(url, gateway.data, ca, None, self._journal(name))
+        behind = f"behind-{client.kind}"
+        return Place(url, gateway.data, ca, self.folder / behind, self._journal(behind))
 
     def stop(self) -> dict[str, str]:
         """End them all as a person would; what is wrong with a gateway or with a log of its, by its name."""
@@ -169,22 +170,3 @@ def wait_parked(data: Path, session: str) -> Story | None:
     finally:
         reader.close()
     return None
-
-
-def why_not_stopped(journal: Path | None, story: str, heard: int) -> str:
-    """Why the model did not stop this story when its client had ``heard`` so many words; "" if it did.
-
-    Waits for its end, at most ``STOPPED_S``.
-    """
-    assert journal is not None, "there is a model with a journal behind every gateway for Responses clients"
-    deadline = time.monotonic() + STOPPED_S
-    while True:
-        told = [one for one in talker.read_journal(journal) if one.story == story]
-        if any(one.ended for one in told) or time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    if len(told) != 2 or not told[-1].ended:
-        return f"the model went on with the story, or was asked for it again: {told}"
-    if told[-1].ended != "stopped" or not heard <= told[-1].words <= heard + talker.WORDS_UNHEARD:
-        return f"the client had {heard} words of the story when it interrupted, the model said {told[-1]}"
-    return ""

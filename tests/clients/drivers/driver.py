@@ -100,6 +100,21 @@ async def frames(pcm: bytes, before_ms: int = 200, after_ms: int = 1_000) -> Asy
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
+class Playing:
+    """A loudspeaker that began to play at ``since`` (``time.monotonic``), when the first sound came."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+
+    def interrupt(self, call: Call, received_ms: float) -> int:
+        """To be called at the moment of the interruption: how many ms were played of what was received. The runner
+        compares it with what the gateways' logs say was heard."""
+        played = min(int((time.monotonic() - self._since) * 1000), int(received_ms))
+        check(played > 500, f"only {played} ms were played")
+        call.seen["played_ms"] = played
+        return played
+
+
 class Story:
     """What the gateways' model tells slowly enough to be interrupted: 400 words, one every 30 ms.
 
@@ -154,11 +169,18 @@ class News:
     def __init__(self) -> None:
         self.all: list[Any] = []
         self.looked = 0
+        self._came: list[float] = []
         self._woken = asyncio.Event()
 
     def put(self, what: Any) -> None:
         self.all.append(what)
+        self._came.append(time.monotonic())
         self._woken.set()
+
+    @property
+    def came(self) -> float:
+        """When what ``wait`` returned last came, which may be long before it was looked at."""
+        return self._came[self.looked - 1]
 
     async def wait(self, test: Callable[[Any], bool], what: str, patience: float = PATIENCE_S) -> Any:
         """The next that passes; those before it are passed over."""

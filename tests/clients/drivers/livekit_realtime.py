@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,8 +75,11 @@ class Line:
             session.on(name, self.news.put)
         session.on("openai_server_event_received", self._raw)
         self.raw: list[Any] = []
+        self.first_sound = 0.0
 
     def _raw(self, event: dict[str, Any]) -> None:
+        if event["type"] == "response.output_audio.delta" and not self.first_sound:
+            self.first_sound = time.monotonic()
         self.raw.append(event)
 
     async def wait(self, kind: type, test: Any = lambda event: True) -> Any:
@@ -216,11 +220,13 @@ async def barge_in(call: Call) -> None:
         async with asyncio.timeout(driver.PATIENCE_S):
             while not reply.audio_ms:
                 await asyncio.sleep(0.01)
+        playing = driver.Playing(one.first_sound)
         await asyncio.sleep(1.0)
         speaking = asyncio.create_task(one.speak(call, "stop"))
         await one.wait(llm.InputSpeechStartedEvent)
+        played = playing.interrupt(call, reply.audio_ms)
         one.session.interrupt()
-        one.session.truncate(message_id=reply.message_id, modalities=["audio", "text"], audio_end_ms=900)
+        one.session.truncate(message_id=reply.message_id, modalities=["audio", "text"], audio_end_ms=played)
         await reading
         whole = one.raw
         cut = next(event["response"] for event in whole if event["type"] == "response.done")

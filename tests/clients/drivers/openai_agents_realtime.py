@@ -76,6 +76,9 @@ class Line:
             (part.text if part.type == "text" else part.transcript) or "" for part in items[-1].content
         )
 
+    def audio_ms(self) -> float:
+        return sum(len(event.audio.data) for event in self.news.all if event.type == "audio") / 48
+
     async def turn(self, text: str) -> str:
         await self.session.send_message(text)
         return await self.said()
@@ -140,8 +143,7 @@ async def audio_turn(call: Call) -> None:
         await one.speak(call, "times")
         said = await one.said(lambda text: "84" in text or "eighty" in text.lower())
         call.seen["said"] = said
-        sound = sum(len(event.audio.data) for event in one.news.all if event.type == "audio")
-        check(sound > 24_000, f"only {sound / 48:.0f} ms of sound came")
+        check(one.audio_ms() > 500, f"only {one.audio_ms():.0f} ms of sound came")
         heard = [
             part.transcript
             for item in one.session._history
@@ -157,9 +159,11 @@ async def barge_in(call: Call) -> None:
     async with line(call) as one:
         await one.speak(call, "about", after_ms=900)
         await one.wait("audio")
+        playing = driver.Playing(one.news.came)
         await asyncio.sleep(1.0)
         speaking = asyncio.create_task(one.speak(call, "stop"))
         await one.wait("audio_interrupted")
+        playing.interrupt(call, one.audio_ms())
         await one.wait("raw:turn_ended")
         cut = next(event["response"] for event in one.raw if event["type"] == "response.done")
         check(cut["status"] == "cancelled", f"the answer was not cut: {cut['status']}")

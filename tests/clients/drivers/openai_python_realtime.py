@@ -155,17 +155,22 @@ async def barge_in(call: Call) -> None:
         await one.speak("about")
         item = (await one.wait("response.output_item.added", lambda event: event.item.type == "message")).item
         await one.wait("response.output_audio.delta")
+        playing = driver.Playing(one.news.came)
         await asyncio.sleep(1.0)
         speaking = asyncio.create_task(one.speak("stop"))
         await one.wait("input_audio_buffer.speech_started")
+        played = playing.interrupt(call, one.audio_ms())
+        await one.connection.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=played)
         done = (await one.wait("response.done")).response
         cut = (done.status, done.status_details.reason if done.status_details else None)
         check(cut == ("cancelled", "turn_detected"), f"the answer was not cut: {cut}")
-        await one.connection.conversation.item.truncate(item_id=item.id, content_index=0, audio_end_ms=900)
-        await one.wait("conversation.item.truncated")
         after = (await one.wait("response.done")).response
         check(after.status == "completed", f"the next answer is {after.status}")
         await speaking
+        kept = [
+            event.audio_end_ms for event in one.of("conversation.item.truncated") if event.item_id == item.id
+        ]
+        check(kept and kept[-1] <= played + 1, f"{played} ms were played, {kept} were kept")
 
 
 async def tool_call(call: Call) -> None:

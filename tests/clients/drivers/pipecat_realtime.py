@@ -209,13 +209,17 @@ async def audio_turn(call: Call) -> None:
 
 
 async def barge_in(call: Call) -> None:
+    """It interrupts its own pipeline, and truncates to what it takes for played."""
     async with bot(call, "Hello there.") as one:
         await one.answer()
+        before = one.audio_ms()
         await one.speak(call, "about", after_ms=900)
         await one.wait(TTSAudioRawFrame)
+        playing = driver.Playing(one.news.came)
         await asyncio.sleep(1.0)
         speaking = asyncio.create_task(one.speak(call, "stop"))
         await one.wait(InterruptionFrame)
+        playing.interrupt(call, one.audio_ms() - before)
         # From here on only the next answer has words. The end of the cut one may be before this or after.
         one.read = one.news.looked
         check(await one.answer(), "no answer followed")

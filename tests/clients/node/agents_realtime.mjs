@@ -189,9 +189,11 @@ async function bargeIn(call) {
   try {
     await microphone.say(phrase(call.options.audio, "about").pcm);
     const first = await events.wait("response.output_audio.delta");
+    const since = performance.now();
     await events.wait("response.output_audio.delta", () => milliseconds(call.audioOf(first.response_id).length) > 1_500);
     void microphone.say(phrase(call.options.audio, "stop").pcm);
     await events.wait("audio_interrupted");
+    const played = Math.min(milliseconds(call.audioOf(first.response_id).length), Math.floor(performance.now() - since));
     const cut = await call.reply("cancelled");
     check(cut.id === first.response_id, "another response was cancelled");
     const isIt = (event) => event.item_id === first.item_id;
@@ -203,7 +205,7 @@ async function bargeIn(call) {
     check(next.output.length > 0, "no reply after the interruption");
     const kept = await call.inHistory("item that was cut", (item) => item.itemId === first.item_id);
     call.checkAllUnderstood();
-    return { kept_ms: truncated.audio_end_ms, kept_words: wordsOf(kept).split(" ").length, status: kept.status };
+    return { played_ms: played, kept_ms: truncated.audio_end_ms, kept_words: wordsOf(kept).split(" ").length, status: kept.status };
   } finally {
     microphone.off();
   }

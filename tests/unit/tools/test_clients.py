@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from clients import page, topologies
+from clients import page, proofs
 from clients.cells import judge
+from clients.proofs import Cut
 from clients.registry import ALL, HERE, load
 from clients.talker import WORDS_UNHEARD, Told
 from source_tree import ROOT
@@ -80,17 +81,32 @@ def test_a_story_that_was_interrupted_is_looked_up_in_the_model(
     tmp_path: Path, ended: Told, says: str
 ) -> None:
     kept = journal(tmp_path / "j", Told("other"), Told("s"), ended)
-    why = topologies.why_not_stopped(kept, "s", 10)
+    why = proofs.why_not_stopped(kept, "s", 10)
     assert says in why and bool(why) == bool(says)
 
 
 def test_a_story_that_goes_on_or_was_asked_for_twice_was_not_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topologies, "STOPPED_S", 0.05)
+    monkeypatch.setattr(proofs, "PATIENCE_S", 0.05)
     ended = Told("s", 12, "stopped")
     for lines in ((), (Told("s"),), (Told("s"), ended, Told("s"))):
-        assert "went on" in topologies.why_not_stopped(journal(tmp_path / "j", *lines), "s", 10)
+        assert "went on" in proofs.why_not_stopped(journal(tmp_path / "j", *lines), "s", 10)
+
+
+@pytest.mark.parametrize(
+    ("cut", "near", "exact"),
+    [
+        (Cut(1_200, 3_600, 18, 59), True, True),
+        (Cut(1_501, 3_600, 18, 59), False, False),
+        (Cut(899, 3_600, 12, 59), False, False),
+        (Cut(1_200, 3_600, 45, 59), True, False),
+        (Cut(1_200, 3_600, 0, 59), False, False),
+        (Cut(1_200, 3_600, 59, 59), False, False),
+    ],
+)
+def test_which_cut_fits_what_a_client_played(cut: Cut, near: bool, exact: bool) -> None:
+    assert cut.fits(1_200, is_exact=False) is near and cut.fits(1_200, is_exact=True) is exact
 
 
 def cell(client: str, scenario: str, outcome: str, why: str = "") -> dict[str, Any]:
