@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openline.core.model import Cut
-from openline.runtime.playout import Playout, PlayoutHooks, Track
+from openline.runtime.playout import Playout, PlayoutHooks
 from openline.runtime.spool import SpoolDesk
+from openline.runtime.track import Track
 from openline.types import ItemId, ResponseId
 
 CHUNK_MS = 20.0

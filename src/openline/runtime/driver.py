@@ -36,9 +36,10 @@ from openline.ports import (
 )
 from openline.runtime.codecs import Codecs, Encoded
 from openline.runtime.linkhost import LinkHost
-from openline.runtime.playout import Playout, PlayoutHooks, Track
+from openline.runtime.playout import Playout, PlayoutHooks
 from openline.runtime.spool import SpoolDesk
 from openline.runtime.tail import CallerTail
+from openline.runtime.track import Track
 from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Role, Seq, TurnId
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from openline.core.model import AudioFormat, Cut, HeardSource
+from openline.core.model import Cut, HeardSource
 from openline.runtime.spool import BYTES_PER_MS, Sound, SpoolDesk
+from openline.runtime.track import G711_BYTES_PER_MS, Track
 from openline.types import ItemId, ResponseId
 
 ASSUMED_MARGIN_MS = 500
@@ -32,7 +33,6 @@ KEEP_MS = ASSUMED_MARGIN_MS + 100
 chunk more. Of what is recorded only its place is kept, of other audio the bytes: 48 kB for each second."""
 CHUNK_MAX_MS = 200
 """A longer piece is cut: a model may send a second at once, and what was released cannot be held back."""
-G711_BYTES_PER_MS = 8
 PLAYED_EVERY_MS = 200
 """How often played audio is put away while nothing ends: one timer for several chunks."""
 
@@ -46,44 +46,6 @@ class _Chunk(Sound):
     item: Track
     at: float = -1.0
     recorded: int = -1
-
-
-@dataclass(slots=True)
-class Track:
-    """One output item on the tape, in the format of its listener, whose arithmetic is done in that format's own
-    bytes. ``start``: tape position of its first released audio; -1 before that."""
-
-    response: ResponseId
-    item: ItemId
-    index: int
-    is_spoken: bool
-    text: str = ""
-    shown: str = ""
-    audio_ms: float = 0.0
-    released_ms: float = 0.0
-    start: float = -1.0
-    is_finished: bool = False
-    reported_ms: int | None = None
-    resumed_ms: int | None = None
-    """Where its audio went on for a listener that came back; None if nobody did."""
-    marks: list[tuple[float, int]] = field(default_factory=list)
-    checkpoint_ms: float = 0.0
-    format: AudioFormat = "pcm"
-
-    @property
-    def bytes_per_ms(self) -> int:
-        return BYTES_PER_MS if self.format == "pcm" else G711_BYTES_PER_MS
-
-    def text_end_at(self, heard_ms: float) -> int | None:
-        """Characters spoken by ``heard_ms`` by the synthesizer's marks; None without marks."""
-        if not self.marks:
-            return None
-        spoken = 0
-        for end_ms, text_end in self.marks:
-            if end_ms > heard_ms + 1:
-                break
-            spoken = text_end
-        return spoken
 
 
 @dataclass(slots=True)
@@ -206,7 +168,7 @@ class Playout:
             for start in range(0, len(pcm), size):
                 self._add_chunk(track, pcm[start : start + size])
         if text_end:
-            track.marks.append((track.audio_ms, text_end))
+            track.marks.add(track.audio_ms, text_end)
         self._release()
 
     def _leaves_at_once(self, ms: float, now: float) -> bool:
@@ -226,7 +188,7 @@ class Playout:
         chunk = _Chunk(pcm, len(pcm), ms=ms, item=track)
         track.audio_ms += ms
         if text_end:
-            track.marks.append((track.audio_ms, text_end))
+            track.marks.add(track.audio_ms, text_end)
         self._is_releasing = True
         try:
             self._put_out(chunk, pcm, now)
@@ -369,7 +331,9 @@ class Playout:
         heard = self._heard(track, source, now)
         if track.reported_ms is not None and track.reported_ms >= heard - ASSUMED_MARGIN_MS:
             heard, source = float(track.reported_ms), "reported"
-        return Cut(track.item, track.text, int(track.audio_ms), int(heard), source, track.text_end_at(heard))
+        return Cut(
+            track.item, track.text, int(track.audio_ms), int(heard), source, track.marks.text_end_at(heard)
+        )
 
     def _heard(self, track: Track, source: HeardSource, now: float) -> float:
         if track.start < 0:

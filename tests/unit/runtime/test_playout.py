@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from openline.runtime.playout import ASSUMED_MARGIN_MS, CHUNK_MAX_MS, KEEP_MS, TAPE_MAX_MS, Track
+from openline.runtime.playout import ASSUMED_MARGIN_MS, CHUNK_MAX_MS, KEEP_MS, TAPE_MAX_MS
+from openline.runtime.track import Marks
 from openline.testing.virtual_time import run_virtual
 from openline.types import ItemId, ResponseId
 from runtime_tape import Tape, pcm
@@ -482,5 +483,8 @@ def test_audio_of_an_unknown_item_is_nobodys() -> None:
 
 
 def test_marks_name_the_characters_spoken_by_a_moment() -> None:
-    track = Track(RESPONSE, ItemId("item_a"), 0, is_spoken=True, marks=[(100.0, 3), (200.0, 9)])
-    assert [track.text_end_at(ms) for ms in (0, 99, 100, 150, 200, 900)] == [0, 3, 3, 3, 9, 9]
+    marks = Marks()
+    assert marks.text_end_at(50) is None
+    marks.add(100.0, 3)
+    marks.add(200.0, 9)
+    assert [marks.text_end_at(ms) for ms in (0, 98, 99, 150, 199, 900)] == [0, 0, 3, 3, 9, 9]
