@@ -85,6 +85,7 @@ class Playout:
             "_held_at",
             "_hooks",
             "_is_releasing",
+            "_is_taken",
             "_kept",
             "_loop",
         ),
@@ -124,6 +125,8 @@ class Playout:
         self._queued_ms = 0.0
         self._dropped_ms = 0.0
         self._is_releasing = False
+        self._is_taken = False
+        """What was put away last is on the recording, and memory has forgotten it."""
         self._spool = desk.spool(self._release) if desk is not None else None
         self.lead_ms: int | None = 500
         self.is_listening = True
@@ -194,9 +197,7 @@ class Playout:
             self._put_out(chunk, pcm, now)
         finally:
             self._is_releasing = False
-        position, since = self._anchor
-        end = since + (self._released - position) / 1000
-        if self._queue or self._timer is None or self._due > min(end, now + PLAYED_EVERY_MS / 1000):
+        if self._queue or self._timer is None:
             self._release()
 
     def _add_chunk(self, track: Track, pcm: bytes) -> None:
@@ -446,7 +447,8 @@ class Playout:
             self._hooks.progress(track)
 
     def _arm(self) -> None:
-        """One timer for what is due first: the next release, or playing that is over and put away in batches.
+        """One timer for what is due first: the next release, the end of an item that is all there, or putting away
+        what was played: in batches, or at once where it then leaves memory.
 
         A timer that is early only looks and arms again, so one that runs is left alone unless it is late:
         a chunk comes every 20–40 ms, and cancelling a timer each time costs more than the chunk.
@@ -454,8 +456,10 @@ class Playout:
         due: float | None = None
         position, since = self._anchor
         if self._sent and self.is_listening:
-            last = since + (self._sent[-1].at + self._sent[-1].ms - position) / 1000
-            due = min(last, self._clock() + PLAYED_EVERY_MS / 1000)
+            due = self._clock() + PLAYED_EVERY_MS / 1000
+            last = self._sent[-1]
+            if last.item.is_finished or self._is_taken:
+                due = min(due, since + (last.at + last.ms - position) / 1000)
         first = self._queue[0] if self._queue and self.is_listening else None
         waits = isinstance(first, _Chunk) and first.pcm is not None and self.lead_ms is not None
         if waits and self._held_at is None:
@@ -483,6 +487,7 @@ class Playout:
             assert chunk.pcm is not None
             track = chunk.item
             recorded = self._hooks.played(track, chunk.pcm, played - chunk.at)
+            self._is_taken = recorded is not None
             if recorded is not None:
                 chunk.recorded, chunk.pcm = recorded, None
             is_last = track.is_finished and chunk.at + chunk.ms >= track.start + track.audio_ms - 0.5
