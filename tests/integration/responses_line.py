@@ -100,6 +100,18 @@ class Wire:
 ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
 
 
+async def steer(line: Wire, previous: str, given: Any = "also B", **more: Any) -> None:
+    asked = {"type": "response.steer", "previous_response_id": previous, "input": given, **more}
+    await line.socket.send(json.dumps(asked))
+
+
+async def until(line: Wire, *kinds: str) -> list[Json]:
+    events = [await line.next()]
+    while events[-1]["type"] not in kinds:
+        events.append(await line.next())
+    return events
+
+
 @asynccontextmanager
 async def socket_of(started: Running, key: str = "k") -> AsyncIterator[Wire]:
     url = f"{started.url.replace('http', 'ws', 1)}/v1/responses"

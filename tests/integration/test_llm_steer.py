@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from integration.steered_provider import TALK, Provider, texts
 from openline.adapters.llm_openai import Endpoint
 from openline.adapters.llm_openai_http import HttpModel
 from openline.adapters.llm_openai_responses import ResponsesModel
@@ -25,13 +26,12 @@ from openline.ports import (
     ToolCallDone,
 )
 from openline.runtime.model_choice import FirstOffered, steer
-from openline.testing.fake_responses import FakeProvider
-from openline.testing.fake_responses_parts import Fault, Reply
+from openline.testing.fake_responses_parts import Fault
 from openline.testing.fake_responses_steer import SteerKind, SteerPlan
 from openline.types import ItemId, ResponseId, SessionId
 
 PLAN = SocketPlan(wait_s=5, stall_s=5, drain_s=1, answer_s=2)
-TALK, ALSO = "talk", "also B"
+ALSO = "also B"
 
 
 def user(text: str) -> Item:
@@ -40,41 +40,6 @@ def user(text: str) -> Item:
 
 def said(text: str) -> Item:
     return Item(ItemId(""), "message", "assistant", "assistant", content=(Part("output_text", text),))
-
-
-def texts(known: list[dict[str, Any]]) -> list[str]:
-    """A conversation as the provider has it."""
-    found = []
-    for item in known:
-        content = item.get("content") or item.get("output") or item.get("name", "")
-        found.append(content if isinstance(content, str) else content[0]["text"])
-    return found
-
-
-@dataclass
-class Provider:
-    """The fake: begins to talk when it is asked to, and holds; calls for "call"; else says how much it knows."""
-
-    fake: FakeProvider = field(init=False)
-    never: asyncio.Event = field(default_factory=asyncio.Event)
-    known: list[list[str]] = field(default_factory=list)
-    """The whole conversation of each response, in order."""
-
-    def __post_init__(self) -> None:
-        self.fake = FakeProvider(self.reply)
-
-    def reply(self, body: dict[str, Any]) -> Reply:
-        self.known.append(texts(body["input"]))
-        last = self.known[-1][-1]
-        if last == TALK:
-            return Reply("begun to talk", hold=self.never)
-        if last == "call":
-            return Reply(calls=(("check_stock", "{}"),), hold=self.never)
-        return Reply(f"{len(self.known[-1])}: {last}")
-
-    @property
-    def creates(self) -> list[dict[str, Any]]:
-        return [asked.body for asked in self.fake.requests]
 
 
 @dataclass
@@ -227,11 +192,14 @@ def test_input_that_waits_for_the_outputs_of_calls_is_not_sent_with_them() -> No
     asyncio.run(story())
 
 
-def test_input_that_waits_at_the_provider_is_not_doubled_when_its_lane_is_taken() -> None:
-    """Another session's response evicts the one that the input waits for: the whole is sent, and once."""
+@pytest.mark.parametrize("store", [False, True])
+def test_input_that_waits_at_the_provider_is_not_doubled_when_its_lane_is_taken(store: bool) -> None:
+    """Another session's response evicts the one that the input waits for, or is stored beside it: the whole is sent,
+    as a new chain, and once."""
 
     async def story() -> None:
-        async with calling(replace(PLAN, sockets_max=1)) as (provider, model, caller):
+        plan = replace(PLAN, sockets_max=1, answer_s=30, store=store)
+        async with calling(plan) as (provider, model, caller):
             await caller.talk("call")
             await caller.steer()
             provider.never.set()
@@ -243,6 +211,7 @@ def test_input_that_waits_at_the_provider_is_not_doubled_when_its_lane_is_taken(
             )
             assert await caller.ask(output, user(ALSO)) == "4: also B"
             assert provider.known[-1] == ["call", "check_stock", "12", ALSO]
+            assert "previous_response_id" not in provider.creates[-1]
 
     asyncio.run(story())
 
@@ -322,10 +291,11 @@ def test_a_socket_that_is_lost_in_the_middle_applies_the_input_once(kind: SteerK
     """Before its answer, before the successor, or in it: what was said stands, and the whole is sent once."""
 
     async def story() -> None:
-        async with calling() as (provider, model, caller):
+        async with calling(replace(PLAN, answer_s=30)) as (provider, model, caller):
             provider.fake.steers.append(SteerPlan(kind))
             await caller.talk()
-            answer = await caller.steer()
+            async with asyncio.timeout(5):
+                answer = await caller.steer()
             assert answer.outcome == ("unknown" if kind == "close" else "accepted")
             assert await caller.end() == "steered"
             if kind == "close_after":
@@ -337,6 +307,8 @@ def test_a_socket_that_is_lost_in_the_middle_applies_the_input_once(kind: SteerK
             assert provider.known[-1] == [TALK, "begun", ALSO]
             assert texts(provider.creates[-1]["input"]) == [TALK, "begun", ALSO], "on a new socket, whole"
             assert model.statistics.sockets_opened == 2
+            await caller.talk()
+            assert (await caller.steer()).outcome == "accepted", "a lost line is no refusal"
 
     asyncio.run(story())
 
@@ -356,6 +328,43 @@ def test_a_response_that_is_cancelled_while_it_is_steered_leaves_a_clean_lane() 
             assert await caller.ask() == "2: never mind"
             assert model.statistics.sockets_opened == 1 and model.statistics.dropped == 0
             assert provider.fake.cancelled
+
+    asyncio.run(story())
+
+
+def test_a_successor_that_begins_after_its_response_was_cancelled_is_stopped_too() -> None:
+    """The cancel comes too late for the response: its lane is not free before the successor has ended."""
+
+    async def story() -> None:
+        async with calling(replace(PLAN, sockets_max=1, drain_s=5)) as (provider, model, caller):
+            provider.fake.honours_cancel = False
+            await caller.talk()
+            answer = asyncio.ensure_future(caller.steer("1"))
+            await asyncio.sleep(0)
+            caller.task.cancel()
+            assert await Caller(model, "sess_two").ask(user("hello")) == "1: hello"
+            assert (await answer).outcome == "accepted"
+            assert provider.known == [[TALK], [TALK, "begun", "1"], ["hello"]]
+            assert provider.fake.cancelled == ["resp_fake1", "resp_fake4"]
+            assert model.statistics.sockets_opened == 1 and model.statistics.dropped == 0
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_comes_after_the_response_was_read_to_its_end_frees_the_lane() -> None:
+    async def story() -> None:
+        async with calling(replace(PLAN, sockets_max=1, answer_s=30)) as (provider, model, caller):
+            caller.begin(user(TALK))
+            caller.task.cancel()
+            events = model.generate(caller.asked)
+            await anext(events)
+            provider.never.set()
+            await asyncio.sleep(0.1)  # The whole response is here, and read no further.
+            answer = asyncio.ensure_future(caller.steer())
+            await asyncio.sleep(0)
+            assert isinstance([event async for event in events][-1], ModelDone)
+            assert await answer == SteerAnswer("refused", "response_not_found")
+            assert await Caller(model, "sess_two").ask(user("hello")) == "1: hello"
 
     asyncio.run(story())
 
@@ -385,6 +394,7 @@ def test_a_request_that_is_another_one_stops_the_successor_and_sends_the_whole()
             await caller.end()
             assert await caller.ask(user("something else")) == "3: something else"
             assert provider.known[-1] == [TALK, "begun", "something else"]
+            assert provider.fake.cancelled, "at once"
             await caller.talk()
             await caller.steer()
             await caller.end()
@@ -408,20 +418,64 @@ def test_a_successor_that_nobody_asks_for_is_stopped_in_time() -> None:
             assert await other.ask(user("hello")) == "1: hello", "the only lane is free again"
             assert provider.fake.cancelled == ["resp_fake4"]
             assert await caller.ask(user(TALK), said("begun"), user("x")) == "5: x"
-            assert model.statistics.dropped == 0
+            assert (model.statistics.dropped, model.statistics.not_found) == (0, 0)
+
+    asyncio.run(story())
+
+
+def test_a_successor_that_ended_and_that_nobody_asks_for_costs_no_socket() -> None:
+    async def story() -> None:
+        plan = replace(PLAN, answer_s=0.1, drain_s=0.1, sockets_max=1)
+        async with calling(plan) as (provider, model, caller):
+            await caller.talk()
+            await caller.steer()
+            await caller.end()
+            await asyncio.sleep(0.4)
+            assert await caller.ask(user("x")) == "3: x"
+            assert model.statistics.not_found == 0, "the lane no longer holds what was steered"
+            assert await Caller(model, "sess_two").ask(user("hello")) == "1: hello"
+            assert not provider.fake.cancelled and model.statistics.dropped == 0
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("kind", ["apply", "return"])
+def test_what_follows_may_take_its_time(kind: SteerKind) -> None:
+    """The next request waits for it to begin, and then for all of it."""
+
+    async def story() -> None:
+        async with calling(replace(PLAN, answer_s=30)) as (provider, model, caller):
+            provider.fake.steers.append(SteerPlan(kind, rest_s=0.1))
+            await caller.talk()
+            await caller.steer()
+            provider.never.set()
+            await caller.end()
+            async with asyncio.timeout(5):
+                assert (await caller.ask(user(ALSO))).startswith("3: also B")
+            assert provider.known[-1][-1] == ALSO and len(provider.known) == 2
+        async with calling(replace(PLAN, answer_s=0.1)) as (provider, model, caller):
+            await caller.talk()
+            await caller.steer(TALK)
+            await caller.end()
+            caller.begin(user(TALK))
+            await asyncio.sleep(0.3)
+            provider.never.set()
+            assert await caller.end() == "completed"
+            assert model.statistics.followed == 1 and not provider.fake.cancelled
 
     asyncio.run(story())
 
 
 def test_a_successor_that_is_complete_before_anybody_asks_is_taken_over_whole() -> None:
     async def story() -> None:
-        async with calling() as (provider, _, caller):
+        async with calling(replace(PLAN, sockets_max=1, answer_s=30)) as (provider, model, caller):
             await caller.talk()
             await caller.steer()
             await caller.end()
             await asyncio.sleep(0.1)
             assert await caller.ask(user(ALSO)) == "3: also B"
             assert len(provider.creates) == 1
+            assert await Caller(model, "sess_two").ask(user("hello")) == "1: hello", "the only lane is free"
 
     asyncio.run(story())
 

@@ -10,30 +10,18 @@ from typing import Any
 from integration.gateway import stories
 from integration.responses_line import (
     ENDS,
-    Json,
-    Wire,
     client_of,
     each_store,
     echo,
     gateway,
     socket_of,
+    steer,
     text_of,
+    until,
 )
 from openline.errors import LinkUnavailable
 from openline.ports import ModelRequest
 from openline.testing.llm import Call, Fail, Script, Wait, say
-
-
-async def steer(line: Wire, previous: str, given: Any = "also B", **more: Any) -> None:
-    asked = {"type": "response.steer", "previous_response_id": previous, "input": given, **more}
-    await line.socket.send(json.dumps(asked))
-
-
-async def until(line: Wire, *kinds: str) -> list[Json]:
-    events = [await line.next()]
-    while events[-1]["type"] not in kinds:
-        events.append(await line.next())
-    return events
 
 
 def talker(never: asyncio.Event) -> Any:

@@ -225,15 +225,13 @@ class ResponsesModel:
         if follow is None:
             return None
         lane, steering = follow.lane, follow.steering
-        if lane.follow is not None:
-            try:
-                await lane.until(lambda: not steering.is_open, self._plan.answer_s)
-            except asyncio.CancelledError:
-                pool.leave(lane)
-                raise
+        if (
+            lane.follow is not None
+        ):  # Its timer ends this wait, and stops what follows if we are cancelled in it.
+            await lane.until(lambda: not steering.is_open, self._plan.answer_s)
         if lane.follow is not None and self._is_same(follow, turn):
             lane.stop_timers()
-            turn.reader.response_id, lane.steering, lane.newest = steering.successor, None, ""
+            lane.steering = None
             pool.statistics.followed += 1
             return lane
         if lane.follow is not None:

@@ -365,7 +365,7 @@ class Pool:
 
     def leave(self, lane: Lane) -> None:
         """Nobody takes over what follows: it is stopped, if it has begun or may begin."""
-        steering = lane.steering
+        steering, lane.newest = lane.steering, ""
         if steering is not None and (steering.is_open or (steering.successor and not steering.is_done)):
             self.abandon(lane, steering.successor)
         else:
@@ -382,7 +382,7 @@ class Pool:
     def abandon(self, lane: Lane, response_id: str) -> None:
         """Its reader is gone in the middle: stop the provider, and free the lane when it has."""
         lane.stop_timers()
-        lane.events, lane.newest = None, ""
+        lane.events = None
         connection = lane.connection
         if connection.is_gone:
             return

@@ -273,7 +273,13 @@ class ResponsesConnection:
             self._socket.send_text(
                 wire.steer_accepted(self._steer_number(), steering.id, steer.previous, lane.name)
             )
-            lane.running.steer()
+            lane.running.steer(steer.items, lambda code: self._returned(lane, steering, code))
+
+    def _returned(self, lane: _Lane, steering: _Steering, code: str) -> None:
+        """The model can do nothing with what was accepted; its response goes on."""
+        if steering in lane.steers:
+            lane.steers.remove(steering)
+            self._steer_failed(steering.steer, code, "The model refused the input.", lane, steering.id)
 
     def _follow(self, lane: _Lane, asked: Create, running: Running) -> None:
         """The response is over: what steered it goes on from it, waits for its calls' outputs, or is given back."""

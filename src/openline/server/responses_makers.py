@@ -41,6 +41,7 @@ ATTACHED_MAX = 32
 """Sessions that one socket keeps attached; the oldest idle one is parked first."""
 
 Emit = Callable[[Event], None]
+GiveBack = Callable[[str], None]
 
 
 class _Row(msgspec.Struct):
@@ -72,12 +73,14 @@ class Running:
     """A response being made. ``cancel`` and ``steer`` may be called at any time.
 
     ``steer`` ends it at its next boundary, so that what steers it can follow: at once while it only speaks, by
-    itself once it has begun a call (half a call is none). ``calls``: when it is over, its whole ones.
+    itself once it has begun a call (half a call is none), and where the model is steered itself whenever that says.
+    Its second argument is called, with a code, when the model can do nothing with the input.
+    ``calls``: when it is over, its whole ones.
     """
 
     response_id: str = ""
     cancel: Callable[[], None] = lambda: None
-    steer: Callable[[], None] = lambda: None
+    steer: Callable[[tuple[Item, ...], GiveBack], None] = lambda items, give_back: None
     calls: tuple[tuple[str, str], ...] = ()
 
 
@@ -187,7 +190,8 @@ class Texter:
             cuts = self.driver.playout.cuts()
             self.driver.offer(i.CancelResponse(self._current, cuts, "client_cancelled", self.conn))
 
-    def _steer(self) -> None:
+    def _steer(self, items: tuple[Item, ...], give_back: GiveBack) -> None:
+        """Cut here, and never steered at the provider: what that begins by itself no step would explain."""
         response = self.driver.session.state.responses.get(self._current) if self._current else None
         if (
             response is None

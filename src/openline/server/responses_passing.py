@@ -1,4 +1,8 @@
-"""``store: false``: responses straight from the language model, that leave nothing behind."""
+"""``store: false``: responses straight from the language model, that leave nothing behind.
+
+A response is steered by its model where that can be steered: it ends by itself then, and the successor's request is
+answered with what the model has begun to make of the input (``ports.SteerableModel``). Else it is cut here.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,21 @@ from openline.ports import (
     ToolCallDone,
 )
 from openline.runtime.gateway import Gateway
-from openline.server.responses_makers import Emit, Held, Running, note_failure, now_s, problem_of, send_all
+from openline.runtime.model_choice import steer
+from openline.server.responses_makers import (
+    Emit,
+    GiveBack,
+    Held,
+    Running,
+    note_failure,
+    now_s,
+    problem_of,
+    send_all,
+)
 from openline.types import ItemId, ResponseId, SessionId
 from openline.wire.reasoning import part_of
 from openline.wire.responses_server import Create, ResponseWriter
+from openline.wire.responses_steer import OVER, UNREADABLE_INPUT
 
 
 class Passing:
@@ -31,6 +46,7 @@ class Passing:
     def __init__(self, gateway: Gateway, model: LanguageModel) -> None:
         self._gateway = gateway
         self._model = model
+        self._steers: set[asyncio.Task[None]] = set()
 
     async def make(
         self, asked: Create, chain: SessionId, items: tuple[Item, ...], emit: Emit, running: Running
@@ -47,8 +63,15 @@ class Passing:
             send_all(emit, writer.done("completed", usage=Usage()))
             return Held(writer.response_id, chain, context)
         made = _Made(writer, emit)
-        maker = asyncio.get_running_loop().create_task(self._generate(asked, chain, context, made))
-        running.cancel, running.steer = lambda: _stop(maker), lambda: made.steer(maker)
+        request = _request(asked, chain, ResponseId(writer.response_id), context)
+        maker = asyncio.get_running_loop().create_task(self._generate(request, made))
+
+        def steer_it(items: tuple[Item, ...], give_back: GiveBack) -> None:
+            task = asyncio.get_running_loop().create_task(self._steer(request, items, made, maker, give_back))
+            self._steers.add(task)
+            task.add_done_callback(self._steers.discard)
+
+        running.cancel, running.steer = lambda: _stop(maker), steer_it
         try:
             done = await maker
         except asyncio.CancelledError:
@@ -68,24 +91,23 @@ class Passing:
         status = "completed" if done.reason == "completed" else "incomplete"
         running.calls = tuple(writer.calls())
         send_all(emit, writer.done(status, done.reason, done.usage))
-        return Held(writer.response_id, chain, (*context, *made.items))
+        return Held(writer.response_id, chain, (*context, *made.cut()))
 
-    async def _generate(
-        self, asked: Create, chain: SessionId, context: tuple[Item, ...], made: _Made
-    ) -> ModelDone:
-        request = ModelRequest(
-            chain,
-            ResponseId(made.writer.response_id),
-            asked.instructions or "",
-            context,
-            asked.tools,
-            asked.tool_choice,
-            asked.parallel_tool_calls,
-            asked.max_output_tokens,
-            asked.model,
-            asked.text_format,
-            asked.options,
-        )
+    async def _steer(
+        self,
+        request: ModelRequest,
+        items: tuple[Item, ...],
+        made: _Made,
+        maker: asyncio.Task[ModelDone],
+        give_back: GiveBack,
+    ) -> None:
+        answer = await steer(self._model, request, items)
+        if answer.code == UNREADABLE_INPUT:
+            give_back(answer.code)
+        elif answer.outcome != "accepted" and answer.code not in OVER:
+            made.steer(maker)
+
+    async def _generate(self, request: ModelRequest, made: _Made) -> ModelDone:
         async with aclosing(self._model.generate(request)) as events:
             async for event in events:
                 match event:
@@ -101,10 +123,31 @@ class Passing:
                         made.call_delta(made.call(index, call_id, name), arguments)
                     case ToolCallDone(index, call_id, name, arguments):
                         made.call_done(made.call(index, call_id, name), call_id, name, arguments)
-                    case ModelDone():
-                        made.message_done()
+                    case ModelDone(_, reason):
+                        if (
+                            reason != "steered"
+                        ):  # What it was saying then ends as what is cut does: incomplete.
+                            made.message_done()
                         return event
         raise AssertionError("a model ends with ModelDone")
+
+
+def _request(
+    asked: Create, chain: SessionId, response: ResponseId, context: tuple[Item, ...]
+) -> ModelRequest:
+    return ModelRequest(
+        chain,
+        response,
+        asked.instructions or "",
+        context,
+        asked.tools,
+        asked.tool_choice,
+        asked.parallel_tool_calls,
+        asked.max_output_tokens,
+        asked.model,
+        asked.text_format,
+        asked.options,
+    )
 
 
 def _stop(task: asyncio.Task[ModelDone]) -> None:
@@ -155,16 +198,20 @@ class _Made:
         if self._message is not None:
             text = "".join(self._text)
             send_all(self.emit, self.writer.message_done(self._message, text))
-            # In the order in which it began: a model may have called after it.
-            said = self._said(text)
-            self.items.insert(min(self._message, len(self.items)), said)
-            self._message = None
-            self._text.clear()
+            self._keep(text)
 
     def cut(self) -> list[Item]:
-        """What was said until it was steered."""
-        text = "".join(self._text)
-        return [*self.items, self._said(text)] if text else self.items
+        """All that was made, until it was steered if it was."""
+        if self._message is not None:
+            self._keep("".join(self._text))
+        return self.items
+
+    def _keep(self, text: str) -> None:
+        """In the order in which it began: a model may have called after it."""
+        assert self._message is not None
+        self.items.insert(min(self._message, len(self.items)), self._said(text))
+        self._message = None
+        self._text.clear()
 
     def _said(self, text: str) -> Item:
         content = (Part("refusal" if self._refuses else "output_text", text), *self._led_here)

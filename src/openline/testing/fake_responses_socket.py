@@ -46,7 +46,8 @@ class Lane:
 
     def take_queued(self, previous: str) -> list[Json]:
         taken = [one for one in self.queued if one.previous == previous]
-        self.queued.clear()
+        stored = self.socket.provider.stored
+        self.queued = [one for one in self.queued if one not in taken and one.previous in stored]
         return [item for one in taken for item in as_items(one.input)]
 
 
@@ -151,6 +152,7 @@ class Socket:
         """The response is over: what steered it is applied, waits, or goes back."""
         steers, lane.steers = lane.steers, []
         kept, response = [], last["response"]
+        await asyncio.sleep(max((one.plan.rest_s for one in steers), default=0))
         for one in steers:
             if response["status"] not in ("completed", "incomplete"):
                 self._send(lane, failed("response_not_active", one.input, one.previous, one.id))

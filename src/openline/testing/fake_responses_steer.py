@@ -27,8 +27,11 @@ STEERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class SteerPlan:
+    """``rest_s``: seconds between the end of the response and what then becomes of the input."""
+
     kind: SteerKind = "apply"
     code: str = ""
+    rest_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
