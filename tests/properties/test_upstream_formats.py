@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openline.adapters.link_openai_realtime.caller import WAITING_MAX, CallerAudio, Pair
-from openline.adapters.link_openai_realtime.formats import Formats, samples_of
+from openline.adapters.link_openai_realtime.formats import Formats
 from openline.adapters.link_openai_realtime.items import Conversation
 from openline.adapters.link_openai_realtime.turns import Turns
+from openline.core.audio import samples_of
 from openline.core.model import AudioFormat, SessionConfig
 from openline.ports import AudioCodec
 from openline.testing.sinks import RecordingSink

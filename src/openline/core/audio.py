@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from openline.core.model import AudioFormat
+
 RATE = 24_000
 """Samples a second of every session track."""
+SAMPLES_PER_MS = RATE // 1000
 BYTES_PER_SAMPLE = 2
+BYTES_PER_MS: dict[AudioFormat, int] = {"pcm": 48, "pcmu": 8, "pcma": 8}
+"""PCM16 at 24,000 samples a second; G.711 at 8,000, a byte each."""
+CODED_SAMPLES = 3
+"""Samples of a track for each byte of G.711."""
+
+
+def samples_of(name: AudioFormat, data: bytes) -> int:
+    """How far audio of that format moves a track."""
+    return len(data) >> 1 if name == "pcm" else CODED_SAMPLES * len(data)
 
 
 def ms_of_samples(samples: int, rate: int = RATE) -> int:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from openline.core.audio import CODED_SAMPLES
 from openline.core.model import AudioFormat
 from openline.ports import AudioCodec, CodecFactory
 from openline.types import ItemId
 
 USES_MAX = 32
 """Streams at once: three of the line and two for each item that is being said, with room for what was cut."""
-CODED_SAMPLES = 3
-"""Samples at 24,000 a second for each byte of G.711, which has 8,000."""
 
 
 class Encoded(NamedTuple):

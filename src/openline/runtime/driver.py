@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.audio import RATE
+from openline.core.audio import RATE, SAMPLES_PER_MS
 from openline.core.model import AudioFormat, Cut
 from openline.core.session import Session, Step
 from openline.errors import LogConflict, LogUnavailable
@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 
 GAP_MS = 200
 """Input that comes this much later than its track position is taken as a gap of silence, not as jitter."""
-SAMPLES_PER_MS = RATE // 1000
 GAP_SAMPLES = GAP_MS * SAMPLES_PER_MS
 REPORT_STEP_MS = 40
 """A late playout report that differs by less than a chunk tells nothing new."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openline.core import inputs as i
+from openline.core.audio import SAMPLES_PER_MS
 from openline.core.model import AudioFormat, AudioRange, Item, Problem, SessionConfig, Usage
 from openline.errors import LinkError, LinkRejected, OpenlineError, for_log
 from openline.ports import LinkFactory, ModelLink, ReasoningDelta
@@ -38,7 +39,6 @@ PRE_ROLL_MS = 300
 DETECT_MS = 700
 """A provider may need so long to say that somebody speaks: what it said meanwhile (the words of a reply) does not
 show that it heard them. A guess: 300 to 400 ms are usual, and the line."""
-SAMPLES_PER_MS = 24
 REPLAY_BYTES = 48_000
 """A second at a time, so that half a minute does not hold up the loop."""
 JITTER = 0.25

@@ -15,9 +15,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from openline.core.audio import BYTES_PER_MS
 from openline.core.model import Cut, HeardSource
-from openline.runtime.spool import BYTES_PER_MS, Sound, SpoolDesk
-from openline.runtime.track import G711_BYTES_PER_MS, Track
+from openline.runtime.spool import Sound, SpoolDesk
+from openline.runtime.track import Track
 from openline.types import ItemId, ResponseId
 
 ASSUMED_MARGIN_MS = 500
@@ -159,7 +160,7 @@ class Playout:
 
     def put_audio(self, track: Track, pcm: bytes, text_end: int) -> None:
         """``add_audio`` for a track of this tape."""
-        bytes_per_ms = BYTES_PER_MS if track.format == "pcm" else G711_BYTES_PER_MS
+        bytes_per_ms = BYTES_PER_MS[track.format]
         size = CHUNK_MAX_MS * bytes_per_ms
         if len(pcm) <= size:
             now, ms = self._clock(), len(pcm) / bytes_per_ms

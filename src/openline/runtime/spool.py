@@ -17,18 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from openline.core.audio import BYTES_PER_MS
 from openline.ports import SpoolFile
 
 log = logging.getLogger(__name__)
 
-BYTES_PER_MS = 48
 NEAR_MS = 600
 """Unreleased audio in memory, at most. DESIGN §4 allows a second: the rest of it is for what was released and
 may have to be played again."""
-NEAR_BYTES = NEAR_MS * BYTES_PER_MS
+NEAR_BYTES = NEAR_MS * BYTES_PER_MS["pcm"]
 REFILL_BYTES = NEAR_BYTES // 2
 """Read ahead when less than this is near: a read takes a millisecond, a busy disk a hundred."""
-RING_BYTES = 300_000 * BYTES_PER_MS
+RING_BYTES = 300_000 * BYTES_PER_MS["pcm"]
 """Size of the file, at most: five minutes of audio (DESIGN §4), 14.4 MB."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from openline.core.audio import SAMPLES_PER_MS
 from openline.core.model import AudioFormat
 from openline.ports import AudioCodec
 from openline.runtime.codecs import Encoded
@@ -16,7 +17,6 @@ IDLE_MS = 1_000
 """DESIGN §4: at most a second of audio in memory; it covers the padding and the time until speech is reported."""
 SPOKEN_MS = 31_000
 """Half a minute of an utterance (DESIGN §5) with what comes before it: 1.5 MB, for the one who speaks."""
-SAMPLES_PER_MS = 24
 IDLE_SAMPLES, SPOKEN_SAMPLES = IDLE_MS * SAMPLES_PER_MS, SPOKEN_MS * SAMPLES_PER_MS
 
 

@@ -6,11 +6,9 @@ from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from openline.core.audio import BYTES_PER_MS
 from openline.core.model import AudioFormat
-from openline.runtime.spool import BYTES_PER_MS
 from openline.types import ItemId, ResponseId
-
-G711_BYTES_PER_MS = 8
 
 
 class Marks:
@@ -60,4 +58,4 @@ class Track:
 
     @property
     def bytes_per_ms(self) -> int:
-        return BYTES_PER_MS if self.format == "pcm" else G711_BYTES_PER_MS
+        return BYTES_PER_MS[self.format]

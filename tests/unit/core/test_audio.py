@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from openline.core.audio import RATE, cut_text, ms_of_bytes, ms_of_samples, samples_of_ms
+from openline.core.audio import (
+    BYTES_PER_MS,
+    RATE,
+    cut_text,
+    ms_of_bytes,
+    ms_of_samples,
+    samples_of,
+    samples_of_ms,
+)
+from openline.core.model import AudioFormat
+
+
+@pytest.mark.parametrize("name", ["pcm", "pcmu", "pcma"])
+def test_a_millisecond_of_every_format_moves_a_track_by_as_many_samples(name: AudioFormat) -> None:
+    assert samples_of(name, bytes(BYTES_PER_MS[name] * 20)) == samples_of_ms(20)
 
 
 def test_times_are_whole_milliseconds_rounded_down() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from openline.adapters.g711 import codec_of, compress
 from openline.adapters.resample import Resampler
+from openline.core.audio import SAMPLES_PER_MS
 from openline.runtime.codecs import Encoded
-from openline.runtime.tail import IDLE_MS, SAMPLES_PER_MS, SPOKEN_MS, CallerTail
+from openline.runtime.tail import IDLE_MS, SPOKEN_MS, CallerTail
 
 FRAME = 480
 CODEC = codec_of(Resampler)

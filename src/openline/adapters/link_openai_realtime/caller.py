@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from openline.adapters.link_openai_realtime.formats import Formats, Transcoder, samples_of, silence
+from openline.adapters.link_openai_realtime.formats import Formats, Transcoder, silence
 from openline.adapters.link_openai_realtime.turns import Turns
+from openline.core.audio import samples_of
 from openline.core.model import AudioFormat, SessionConfig
 from openline.types import ItemId
 from openline.wire import upstream

@@ -10,22 +10,16 @@ import logging
 from dataclasses import replace
 from typing import Literal
 
+from openline.core.audio import BYTES_PER_MS
 from openline.core.model import AudioFormat, SessionConfig
 from openline.ports import AudioCodec, CodecFactory
 
 log = logging.getLogger("openline.link")
 
-BYTES_PER_MS: dict[AudioFormat, int] = {"pcm": 48, "pcmu": 8, "pcma": 8}
-"""PCM16 at 24,000 samples a second; G.711 at 8,000, a byte each."""
 _SILENCE: dict[AudioFormat, bytes] = {"pcm": b"\x00", "pcmu": b"\xff", "pcma": b"\xd5"}
 """Zero in each law (ITU-T G.711, tables 1a and 2a)."""
 Side = Literal["input", "output"]
 _SIDES: tuple[Side, Side] = ("input", "output")
-
-
-def samples_of(name: AudioFormat, data: bytes) -> int:
-    """How far audio moves a track: samples at 24,000 a second."""
-    return len(data) >> 1 if name == "pcm" else 3 * len(data)
 
 
 def silence(name: AudioFormat, ms: int) -> bytes:

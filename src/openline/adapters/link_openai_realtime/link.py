@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from openline.adapters.link_openai_realtime.formats import BYTES_PER_MS, Formats
+from openline.adapters.link_openai_realtime.formats import Formats
 from openline.adapters.link_openai_realtime.session import Provider, ProviderSession
 from openline.adapters.link_openai_realtime.socket import (
     REFUSED_FOR_GOOD,
@@ -23,7 +23,7 @@ from openline.adapters.link_openai_realtime.socket import (
     SocketSettings,
     may_not_know,
 )
-from openline.core.audio import RATE
+from openline.core.audio import BYTES_PER_MS, SAMPLES_PER_MS
 from openline.core.model import AudioFormat, Item, SessionConfig
 from openline.errors import LinkError
 from openline.ports import CodecFactory, LinkSink, ModelLink, ResponseStart
@@ -46,7 +46,6 @@ OVERLAP_MS = 700
 """Audio that a renewed socket is given again, so that a word begun before the swap is heard from its start: so long
 may a detector and the line need to say that somebody speaks. Of a turn that is over nothing is given again."""
 
-SAMPLES_PER_MS = RATE // 1000
 
 Command = Callable[[ProviderSession], None]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from openline.adapters.link_openai_realtime.formats import BYTES_PER_MS
 from openline.adapters.link_openai_realtime.items import Command, Conversation
+from openline.core.audio import BYTES_PER_MS
 from openline.core.model import AudioFormat, Usage
 from openline.ports import LinkSink, ResponseStart
 from openline.types import CallId, ItemId, ResponseId

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from openline.adapters.link_openai_realtime.formats import BYTES_PER_MS, samples_of
 from openline.adapters.link_openai_realtime.items import Command, Conversation
-from openline.core.audio import RATE
+from openline.core.audio import BYTES_PER_MS, RATE, samples_of
 from openline.core.model import AudioFormat, Item
 from openline.ports import LinkSink
 from openline.types import ItemId
