@@ -221,7 +221,7 @@ def test_a_socket_that_is_lost_in_the_middle_applies_the_input_once(kind: SteerK
 
 def test_a_response_that_is_cancelled_while_it_is_steered_leaves_a_clean_lane() -> None:
     async def story() -> None:
-        async with calling(replace(PLAN, sockets_max=1)) as (provider, model, caller):
+        async with calling(replace(PLAN, sockets_max=1, drain_s=5)) as (provider, model, caller):
             await caller.talk()
             answer = asyncio.ensure_future(caller.steer())
             await asyncio.sleep(0)
@@ -265,7 +265,9 @@ def test_an_answer_that_comes_after_the_response_was_read_to_its_end_frees_the_l
             events = model.generate(caller.asked)
             await anext(events)
             provider.never.set()
-            await asyncio.sleep(0.1)  # The whole response is here, and read no further.
+            while not provider.fake.ended:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)  # The whole response is here, and read no further.
             answer = asyncio.ensure_future(caller.steer())
             await asyncio.sleep(0)
             assert isinstance([event async for event in events][-1], ModelDone)
@@ -277,7 +279,7 @@ def test_an_answer_that_comes_after_the_response_was_read_to_its_end_frees_the_l
 
 def test_a_successor_that_is_cut_before_it_spoke_is_stopped() -> None:
     async def story() -> None:
-        async with calling(replace(PLAN, sockets_max=1)) as (provider, model, caller):
+        async with calling(replace(PLAN, sockets_max=1, drain_s=5)) as (provider, model, caller):
             provider.never.clear()
             await caller.talk()
             await caller.steer(TALK)  # the successor holds too
@@ -315,7 +317,7 @@ def test_a_request_that_is_another_one_stops_the_successor_and_sends_the_whole()
 
 def test_a_successor_that_nobody_asks_for_is_stopped_in_time() -> None:
     async def story() -> None:
-        plan = replace(PLAN, answer_s=0.1, sockets_max=1)
+        plan = replace(PLAN, answer_s=0.3, sockets_max=1, drain_s=5)
         async with calling(plan) as (provider, model, caller):
             await caller.talk()
             await caller.steer(TALK)
@@ -331,12 +333,12 @@ def test_a_successor_that_nobody_asks_for_is_stopped_in_time() -> None:
 
 def test_a_successor_that_ended_and_that_nobody_asks_for_costs_no_socket() -> None:
     async def story() -> None:
-        plan = replace(PLAN, answer_s=0.1, drain_s=0.1, sockets_max=1)
+        plan = replace(PLAN, answer_s=0.3, drain_s=0.1, sockets_max=1)
         async with calling(plan) as (provider, model, caller):
             await caller.talk()
             await caller.steer()
             await caller.end()
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.8)
             assert await caller.ask(user("x")) == "3: x"
             assert model.statistics.not_found == 0, "the lane no longer holds what was steered"
             assert await Caller(model, "sess_two").ask(user("hello")) == "1: hello"
@@ -359,12 +361,12 @@ def test_what_follows_may_take_its_time(kind: SteerKind) -> None:
             async with asyncio.timeout(5):
                 assert (await caller.ask(user(ALSO))).startswith("3: also B")
             assert provider.known[-1][-1] == ALSO and len(provider.known) == 2
-        async with calling(replace(PLAN, answer_s=0.1)) as (provider, model, caller):
+        async with calling(replace(PLAN, answer_s=0.4)) as (provider, model, caller):
             await caller.talk()
             await caller.steer(TALK)
             await caller.end()
             caller.begin(user(TALK))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.8)
             provider.never.set()
             assert await caller.end() == "completed"
             assert model.statistics.followed == 1 and not provider.fake.cancelled

@@ -18,6 +18,7 @@ from integration.responses_line import (
     Json,
     Wire,
     client_of,
+    each_store,
     gateway,
     socket_of,
     steer,
@@ -98,6 +99,33 @@ def test_the_input_reaches_the_provider_through_every_gateway(
             assert text_of(end) == "5: on"
             assert texts(provider.creates[-1]["input"]) == ["on"], "the chain goes on with what is new"
             assert provider.known[-1] == [TALK, "begun", "also B", "3: also B", "on"]
+
+    asyncio.run(story())
+
+
+@each_store
+def test_the_stock_client_steers_two_gateways_in_a_row(tmp_path: Path, store: bool) -> None:
+    """openai-python, with its own method for it. A stored response is cut by the first gateway: it sees the same."""
+
+    async def story() -> None:
+        async with steering(tmp_path, 2) as (provider, near, _), client_of(near).responses.connect() as line:
+            await line.response.create(model="m", input=TALK, store=store)
+            seen = []
+            async for event in line:
+                seen.append(event)
+                if event.type == "response.output_text.delta" and len(seen) == 5:
+                    previous = seen[0].response.id
+                    await line.response.steer(input="also B", previous_response_id=previous)
+                if event.type == "response.completed":
+                    break
+            told = [event.type for event in seen if event.type.count(".") == 1 or "steer" in event.type]
+            begun = ["response.created", "response.in_progress"]
+            steered = ["response.steer.accepted", "response.incomplete"]
+            assert told == [*begun, *steered, *begun, "response.completed"]
+            assert seen[-1].response.output_text == "3: also B"
+            assert seen[-1].response.previous_response_id == seen[0].response.id
+            assert provider.known == [[TALK], [TALK, "begun", "also B"]]
+            assert len(provider.fake.steered) == (not store)
 
     asyncio.run(story())
 

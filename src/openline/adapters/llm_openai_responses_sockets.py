@@ -204,14 +204,15 @@ class Connection(WSListener):
     def _steered_lane(self, event: JsonObject) -> Lane | None:
         """The lane that an answer to a steer is about, which a refusal may not name."""
         previous = steered_response(event)
-        is_error = event.get("type") == "error" and "stream_id" not in event
+        is_nameless_error = event.get("type") == "error" and "stream_id" not in event
+        if not previous and not is_nameless_error:
+            return None
         for lane in self.lanes.values():
             steering = lane.steering or lane.queued
-            if steering is not None:
-                if (previous and steering.response_id == previous) or (
-                    is_error and steering.is_refused_by(event)
-                ):
-                    return lane
+            if steering is not None and (
+                steering.is_refused_by(event) if is_nameless_error else steering.response_id == previous
+            ):
+                return lane
         return None
 
     def _deliver(self, lane: Lane, event: JsonObject) -> None:

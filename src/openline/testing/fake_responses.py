@@ -77,6 +77,8 @@ class FakeProvider:
     """What it asked itself because of them, as ``response.create`` would have."""
     requests: list[Asked] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    """Responses over a socket whose last event was sent, in order."""
     cut_off: int = 0
     """HTTP replies and sockets that the client closed in the middle of a response."""
     upgrades: int = 0

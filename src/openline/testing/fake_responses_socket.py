@@ -201,6 +201,7 @@ class Socket:
             await self._writer.drain()
             number += 1
             last = event
+        self.provider.ended.append(lane.running)
         await self._after(lane, body, last)
 
     def _instead(self, lane: Lane, body: Json, fault: Fault) -> bool:
