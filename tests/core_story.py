@@ -6,8 +6,10 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from core_call import Call
 from openline.core import effects as e
@@ -27,6 +29,7 @@ from openline.core.model import (
 )
 from openline.core.session import Step
 from openline.core.state import Response
+from openline.core.value import Value
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, SessionId, TurnId
 
 SAMPLES_A_MS = 24
@@ -147,10 +150,10 @@ class Story:
         return "".join(f" {shown}" for shown in self.field_words(value))
 
     def field_words(self, value: object) -> Iterator[str]:
-        assert is_dataclass(value)
-        for known in fields(value):
+        assert isinstance(value, Value)
+        for known in msgspec.structs.fields(value):
             name, held = known.name, getattr(value, known.name)
-            default = known.default if known.default is not MISSING else None
+            default = known.default if known.default is not msgspec.NODEFAULT else None
             if held is True or held is False:
                 if held is not (default or False):
                     yield name if held else f"{name}=no"
@@ -174,7 +177,7 @@ class Story:
                 return "[" + ", ".join(self.show(part) for part in value) + "]"
             case str():
                 return value if re.fullmatch(r"[\w.:/-]+", value) else json.dumps(value, ensure_ascii=False)
-            case _ if is_dataclass(value):
+            case Value():
                 return "{" + self.show_fields(value).strip() + "}"
             case _:
                 return str(value)

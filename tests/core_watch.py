@@ -6,14 +6,13 @@ core's code, so that the two can disagree.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core.model import HEARD_RANK, Item, ResponseRequest
 from openline.core.responses import HELD_MAX, OUT_OF_BAND_MAX, TOOL_REPLIES_MAX
 from openline.core.session import Step
 from openline.core.state import COMMANDS_MAX, SETTLED_TOOLS_MAX, TOKENS_MAX, Response, State
+from openline.core.value import replace
 from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Seq, TurnId
 from openline.wire.render import MAX_FRAMES, View, render
 

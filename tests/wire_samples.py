@@ -24,6 +24,7 @@ from openline.core.model import (
     ToolSpec,
     Usage,
 )
+from openline.core.value import Value, replace
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Seq, SessionId, TurnId
 from openline.wire.render import View, render
 
@@ -70,8 +71,8 @@ OUT_OF_BAND = ResponseRequest(conversation="none", metadata=(("topic", "mood"),)
 
 def begun(item: Item) -> Item:
     """The item as core has it while it is being made."""
-    content = tuple(dataclasses.replace(part, text="") for part in item.content)
-    return dataclasses.replace(item, status="in_progress", content=content, arguments="")
+    content = tuple(replace(part, text="") for part in item.content)
+    return replace(item, status="in_progress", content=content, arguments="")
 
 
 def created(request: ResponseRequest = ResponseRequest(), modality: Any = "audio") -> f.ResponseCreated:
@@ -87,7 +88,7 @@ def item_done(
     item: Item, modality: Any = "audio", *, in_conversation: bool = True, shown_end: int | None = None
 ) -> f.OutputItemDone:
     if shown_end is not None:
-        item = dataclasses.replace(item, status="incomplete")
+        item = replace(item, status="incomplete")
     previous = ItemId("item_u") if in_conversation else None
     return f.OutputItemDone(RESP, 0, item, modality, previous, in_conversation, 900, shown_end)
 
@@ -123,8 +124,8 @@ def committed(text: str | None = "two bolts please", item: Item | None = USER_IT
 
 def every_fact() -> list[Fact]:
     """At least one of each kind, and the variants that are rendered differently."""
-    settled = dataclasses.replace(MCP_ITEM, output="42")
-    failed = dataclasses.replace(MCP_ITEM, error="no such part")
+    settled = replace(MCP_ITEM, output="42")
+    failed = replace(MCP_ITEM, error="no such part")
     return [
         f.SessionStarted(SESSION, "default", CONFIG, Limits(), False, True, 1),
         f.SessionForked(SESSION, Seq(7), ItemId("item_1")),
@@ -205,13 +206,11 @@ def kinds_of(facts: Sequence[Fact], view: View = STOCK) -> list[str]:
 
 
 def values_of(kind: Any) -> st.SearchStrategy[Any]:
-    """Any value of a type that the log stores: dataclasses, tuples, unions, literals, text, numbers."""
+    """Any value of a type that the log stores: values, tuples, unions, literals, text, numbers."""
     kind = getattr(kind, "__supertype__", kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if isinstance(kind, type) and issubclass(kind, Value):
         hints = typing.get_type_hints(kind)
-        return st.builds(
-            kind, **{field.name: values_of(hints[field.name]) for field in dataclasses.fields(kind)}
-        )
+        return st.builds(kind, **{name: values_of(hints[name]) for name in kind.__struct_fields__})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return st.sampled_from(arguments)

@@ -17,12 +17,13 @@ import json
 import os
 import re
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from openline.adapters.llm_rules import RulesModel
 from openline.agent.agent import Agent
 from openline.core.model import Item, Usage
+from openline.core.value import replace
 from openline.ports import (
     LanguageModel,
     ModelDone,

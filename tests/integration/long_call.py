@@ -14,7 +14,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from picows import WSProtocolError
@@ -39,6 +39,7 @@ from openline.core.model import (
     ToolSpec,
     TurnDetection,
 )
+from openline.core.value import replace
 from openline.ports import LinkSink
 from openline.runtime.driver import SessionDriver
 from openline.testing.fake_realtime import REPLY_FAULTS, FakeConnection, FakeRealtime, FakeReply

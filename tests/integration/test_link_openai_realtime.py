@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
 from integration.upstream import (
     LOUD,
@@ -23,6 +22,7 @@ from integration.upstream import (
     until,
 )
 from openline.core.model import Item, Part, SessionConfig, ToolSpec
+from openline.core.value import replace
 from openline.testing.fake_realtime import FakeReply
 from openline.types import ItemId, ResponseId
 

@@ -7,13 +7,13 @@ test_two_gateways_formats.py.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from integration.upstream import MANUAL, Scene, ask, play, until
 from openline.adapters.g711 import Law, compress, expand
 from openline.core.model import SessionConfig
+from openline.core.value import replace
 from openline.errors import LinkUnavailable
 from openline.testing.fake_realtime import FakeReply
 from openline.types import ItemId, ResponseId

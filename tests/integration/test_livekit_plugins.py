@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from openline.adapters.livekit_plugins.plugin import link_error, speech_error
 from openline.adapters.resample import Resampler
 from openline.agent.agent import Agent
 from openline.core.model import Item, ToolSpec
+from openline.core.value import replace
 from openline.demo.phrases import audio, load
 from openline.errors import ConfigError, LinkRejected, LinkUnavailable, SpeechError
 from openline.ports import SPEECH_RATE, WIRE_RATE, ModelDone, Speech, ToolCallDone

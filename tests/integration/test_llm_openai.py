@@ -7,7 +7,6 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +16,7 @@ from openline.adapters.llm_openai_http import HttpModel
 from openline.adapters.llm_openai_responses import ResponsesModel
 from openline.adapters.llm_openai_responses_sockets import SocketPlan, with_lanes
 from openline.core.model import Item, Part
+from openline.core.value import replace
 from openline.errors import ConfigError, LinkError, LinkNotOffered, LinkRejected, LinkUnavailable
 from openline.ports import (
     LanguageModel,
@@ -27,7 +27,7 @@ from openline.ports import (
     TextDelta,
     ToolCallDone,
 )
-from openline.testing.check_llm import PART_TOOL, ask, check_language_model, check_steering, check_stream
+from openline.testing.check_llm import PART_TOOL, ask, check_language_model, check_stream
 from openline.testing.fake_responses import FakeProvider as Fake
 from openline.testing.fake_responses_parts import Fault, FaultKind, Reply
 from openline.types import ItemId, ResponseId, SessionId
@@ -97,16 +97,6 @@ def test_every_one_keeps_the_rules_of_the_port(make: Make) -> None:
         async with Fake(obedient) as provider:
             endpoint = Endpoint(provider.url, "fake-1")
             await check_language_model(lambda: make(endpoint), is_deterministic=False)
-
-    asyncio.run(story())
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_every_one_keeps_the_rules_of_steering(name: str) -> None:
-    async def story() -> None:
-        async with Fake(obedient) as provider:
-            endpoint = Endpoint(provider.url, "fake-1")
-            await check_steering(lambda: MODELS[name](endpoint), is_offered=name.startswith("ws"))
 
     asyncio.run(story())
 

@@ -8,13 +8,13 @@ reconnect. In ``make test`` a quarter of an hour and thirty faults; whole in ``m
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 
 from figures import figure, part_counts, parts
 from integration.long_call import LongCall, Plan
 from integration.long_call_account import UNRECORDED, Account
+from openline.core.value import replace
 
 HOUR = 3_600.0
 

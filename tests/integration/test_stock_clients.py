@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from clients.environments import Environment
 from clients.registry import Client, load
 from clients.topologies import Gateways, Place
 from integration.gateway import GatewayProcess, stories
+from openline.core.value import replace
 
 pytest.importorskip("openai")
 CLIENTS = [client for client in load() if client.environment == "openai-python"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 from openline.adapters.g711 import codec_of
@@ -16,6 +15,7 @@ from openline.adapters.link_openai_realtime import (
 )
 from openline.adapters.resample import Resampler
 from openline.core.model import AudioRange, Item, Part, ResponseRequest, SessionConfig
+from openline.core.value import replace
 from openline.errors import LinkError
 from openline.ports import ResponseStart
 from openline.testing.fake_realtime import FakeConnection, FakeRealtime

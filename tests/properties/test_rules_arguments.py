@@ -4,7 +4,6 @@ were taken from what was said. Judged by ``jsonschema``, which is no part of Ope
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import assume, example, given, settings
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from openline.core.model import Item, Part, ToolSpec
+from openline.core.value import replace
 from openline.ports import ModelRequest
 from openline.rules.engine import Reply, RuleEngine
 from openline.rules.match import load_rules

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -33,6 +32,7 @@ from openline.core.model import (
     Usage,
 )
 from openline.core.state import Response, State
+from openline.core.value import replace
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, SessionId, TurnId
 
 INPUTS = 70

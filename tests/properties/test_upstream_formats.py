@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
 
 import msgspec
@@ -18,6 +17,7 @@ from openline.adapters.link_openai_realtime.items import Conversation
 from openline.adapters.link_openai_realtime.turns import Turns
 from openline.core.audio import samples_of
 from openline.core.model import AudioFormat, SessionConfig
+from openline.core.value import replace
 from openline.ports import AudioCodec
 from openline.testing.sinks import RecordingSink
 from openline.types import ItemId

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from openline.adapters.llm_rules import RulesModel
 from openline.core.model import Item, Part, ToolSpec
+from openline.core.value import replace
 from openline.ports import ModelDone, ModelRequest, TextDelta, ToolCallDone
 from openline.types import ItemId, ResponseId, SessionId
 

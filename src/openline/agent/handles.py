@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from openline.core import inputs as i
 from openline.core.model import Item, Part, ResponseRequest, ToolSpec
+from openline.core.value import replace
 from openline.errors import SessionEnded, SessionError
 from openline.runtime.driver import SessionDriver
 from openline.types import CallId, ItemId, SessionId, TurnId

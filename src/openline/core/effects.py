@@ -9,17 +9,16 @@ something, which is safe to do early and never safe to do late.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from openline.core.model import AudioRange, Item, Problem, ResponseRequest, SessionConfig
+from openline.core.value import Value
 from openline.types import CallId, ConnectionId, ItemId, ResponseId, TurnId
 
 EffectKind = Literal["durable", "link", "connection"]
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Value, frozen=True):
     KIND: ClassVar[EffectKind] = "link"
     WAITS: ClassVar[bool] = True
 
@@ -27,45 +26,38 @@ class Effect:
 # --------------------------------------------------------------------------------------- bound to a link
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLink(Effect):
+class OpenLink(Effect, frozen=True):
     """Open a link after ``delay_ms`` (0 at first; backoff, to which the runtime adds jitter)."""
 
     link_epoch: int
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class CloseLink(Effect):
+class CloseLink(Effect, frozen=True):
     WAITS: ClassVar[bool] = False
     link_epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartResponse(Effect):
+class StartResponse(Effect, frozen=True):
     response_id: ResponseId
     request: ResponseRequest
 
 
-@dataclass(frozen=True, slots=True)
-class StopResponse(Effect):
+class StopResponse(Effect, frozen=True):
     WAITS: ClassVar[bool] = False
     response_id: ResponseId
 
 
-@dataclass(frozen=True, slots=True)
-class AddItem(Effect):
+class AddItem(Effect, frozen=True):
     item: Item
     previous: ItemId | None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveItem(Effect):
+class RemoveItem(Effect, frozen=True):
     item_id: ItemId
 
 
-@dataclass(frozen=True, slots=True)
-class CutItem(Effect):
+class CutItem(Effect, frozen=True):
     """Tell the model what was heard of its item: ``text`` up to ``audio_end_ms``."""
 
     item_id: ItemId
@@ -73,21 +65,18 @@ class CutItem(Effect):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureLink(Effect):
+class ConfigureLink(Effect, frozen=True):
     config: SessionConfig
 
 
-@dataclass(frozen=True, slots=True)
-class TranscribeAudio(Effect):
+class TranscribeAudio(Effect, frozen=True):
     """Recognise a committed range; answered by TurnFinal or TurnFailed for ``item_id``."""
 
     item_id: ItemId
     audio: AudioRange
 
 
-@dataclass(frozen=True, slots=True)
-class HearAgain(Effect):
+class HearAgain(Effect, frozen=True):
     """Give a new link the open turn again, from a little before sample ``start``; answered by SpeechStarted as it
     hears it, or by TurnFailed where that audio is not to be had."""
 
@@ -95,13 +84,11 @@ class HearAgain(Effect):
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class DropAudio(Effect):
+class DropAudio(Effect, frozen=True):
     WAITS: ClassVar[bool] = False
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareReply(Effect):
+class PrepareReply(Effect, frozen=True):
     """Ask agent code what the reply to ``turn_id`` should know; answered by ReplyPrepared."""
 
     turn_id: TurnId
@@ -110,8 +97,7 @@ class PrepareReply(Effect):
 # --------------------------------------------------------------------------------- bound to a connection
 
 
-@dataclass(frozen=True, slots=True)
-class ClearPlayout(Effect):
+class ClearPlayout(Effect, frozen=True):
     """Drop what was not released of ``response_id``, and stop its release clock, now."""
 
     KIND: ClassVar[EffectKind] = "connection"
@@ -119,16 +105,14 @@ class ClearPlayout(Effect):
     response_id: ResponseId
 
 
-@dataclass(frozen=True, slots=True)
-class SendError(Effect):
+class SendError(Effect, frozen=True):
     KIND: ClassVar[EffectKind] = "connection"
     conn: ConnectionId
     command: str
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class SendReceipt(Effect):
+class SendReceipt(Effect, frozen=True):
     """The one outcome of a command of an opted-in client: accepted | rejected | duplicate."""
 
     KIND: ClassVar[EffectKind] = "connection"
@@ -137,8 +121,7 @@ class SendReceipt(Effect):
     outcome: Literal["accepted", "rejected", "duplicate"]
 
 
-@dataclass(frozen=True, slots=True)
-class ResendItem(Effect):
+class ResendItem(Effect, frozen=True):
     """A client created an item whose id exists: show it that item again; nothing happened."""
 
     KIND: ClassVar[EffectKind] = "connection"
@@ -147,8 +130,7 @@ class ResendItem(Effect):
     previous_item_id: ItemId | None
 
 
-@dataclass(frozen=True, slots=True)
-class CloseConnection(Effect):
+class CloseConnection(Effect, frozen=True):
     KIND: ClassVar[EffectKind] = "connection"
     conn: ConnectionId
     code: int
@@ -158,8 +140,7 @@ class CloseConnection(Effect):
 # ----------------------------------------------------------------------------------------------- durable
 
 
-@dataclass(frozen=True, slots=True)
-class RunTool(Effect):
+class RunTool(Effect, frozen=True):
     KIND: ClassVar[EffectKind] = "durable"
     call_id: CallId
     attempt: int

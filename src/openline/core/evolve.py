@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Literal
 
 from openline.core import facts as f
@@ -22,6 +21,7 @@ from openline.core.state import (
     ToolCall,
 )
 from openline.core.tables import advance
+from openline.core.value import replace
 from openline.types import CallId, ConnectionId, ItemId, Now, Seq
 
 

@@ -8,7 +8,6 @@ A fact holds all that its wire frames need: rendering is a pure function of one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from openline.core.model import (
@@ -23,13 +22,13 @@ from openline.core.model import (
     SessionConfig,
     Usage,
 )
+from openline.core.value import Value
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 
 FactClass = Literal["commit", "effect", "note"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Value, frozen=True):
     """Base of all facts. ``TYPE`` is its name in code, log, feed and handlers."""
 
     TYPE: ClassVar[str] = ""
@@ -39,8 +38,7 @@ class Fact:
 # ---------------------------------------------------------------------------------------------- session
 
 
-@dataclass(frozen=True, slots=True)
-class SessionStarted(Fact):
+class SessionStarted(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.session.started"
     session: SessionId
     tenant: str
@@ -51,8 +49,7 @@ class SessionStarted(Fact):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOwned(Fact):
+class SessionOwned(Fact, frozen=True):
     """``epoch`` has begun on ``node``. Durations that were running start again from here."""
 
     TYPE: ClassVar[str] = "openline.session.owned"
@@ -60,8 +57,7 @@ class SessionOwned(Fact):
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionForked(Fact):
+class SessionForked(Fact, frozen=True):
     """The conversation goes on from that of ``parent`` as it was after its fact ``parent_seq``.
 
     By reference: the items stay in the parent's log alone. ``last_item``: the last of them, None for none.
@@ -74,16 +70,14 @@ class SessionForked(Fact):
     last_item: ItemId | None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionUpdated(Fact):
+class SessionUpdated(Fact, frozen=True):
     TYPE: ClassVar[str] = "session.updated"
     config: SessionConfig
     conn: ConnectionId
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionParked(Fact):
+class SessionParked(Fact, frozen=True):
     """No client and no link; ``until_ms`` (Unix ms): when it ends by itself. The after-call point."""
 
     TYPE: ClassVar[str] = "openline.session.parked"
@@ -91,14 +85,12 @@ class SessionParked(Fact):
     until_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionEnded(Fact):
+class SessionEnded(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.session.ended"
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionAttached(Fact):
+class ConnectionAttached(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.connection.attached"
     conn: ConnectionId
     role: Role
@@ -110,16 +102,14 @@ class ConnectionAttached(Fact):
     replaces: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionDetached(Fact):
+class ConnectionDetached(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.connection.detached"
     conn: ConnectionId
     reason: Literal["closed", "lost", "replaced", "crash", "ended"]
     code: int
 
 
-@dataclass(frozen=True, slots=True)
-class LinkOpened(Fact):
+class LinkOpened(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.link.opened"
     CLASS: ClassVar[FactClass] = "note"
     link_epoch: int
@@ -127,8 +117,7 @@ class LinkOpened(Fact):
     hears: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LinkLost(Fact):
+class LinkLost(Fact, frozen=True):
     """``why``: what ended it, in a word (``closed_1011``, ``stalled``, ``invalid_api_key``)."""
 
     TYPE: ClassVar[str] = "openline.link.lost"
@@ -138,8 +127,7 @@ class LinkLost(Fact):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRenewed(Fact):
+class LinkRenewed(Fact, frozen=True):
     """The link went over to a new connection by itself, with the whole history, before the old one could end."""
 
     TYPE: ClassVar[str] = "openline.link.renewed"
@@ -148,8 +136,7 @@ class LinkRenewed(Fact):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRequested(Fact):
+class LinkRequested(Fact, frozen=True):
     """A new link is being opened; ``attempt`` counts tries since one last proved healthy."""
 
     TYPE: ClassVar[str] = "openline.link.requested"
@@ -161,8 +148,7 @@ class LinkRequested(Fact):
 # ------------------------------------------------------------------------------------------------- turns
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStarted(Fact):
+class SpeechStarted(Fact, frozen=True):
     TYPE: ClassVar[str] = "input_audio_buffer.speech_started"
     turn_id: TurnId
     item_id: ItemId
@@ -170,8 +156,7 @@ class SpeechStarted(Fact):
     audio_start_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStopped(Fact):
+class SpeechStopped(Fact, frozen=True):
     TYPE: ClassVar[str] = "input_audio_buffer.speech_stopped"
     turn_id: TurnId
     item_id: ItemId
@@ -179,15 +164,13 @@ class SpeechStopped(Fact):
     audio_end_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class InputCleared(Fact):
+class InputCleared(Fact, frozen=True):
     TYPE: ClassVar[str] = "input_audio_buffer.cleared"
     conn: ConnectionId
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class TurnCommitted(Fact):
+class TurnCommitted(Fact, frozen=True):
     """The deterministic point: the user's turn is final and agents may act.
 
     ``prepares``: agent code is asked first what the reply should know.
@@ -206,8 +189,7 @@ class TurnCommitted(Fact):
     prepares: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TurnTranscribed(Fact):
+class TurnTranscribed(Fact, frozen=True):
     """The text of a turn that was committed before it was known. ``failed``: a reason, or empty."""
 
     TYPE: ClassVar[str] = "openline.turn.transcribed"
@@ -219,8 +201,7 @@ class TurnTranscribed(Fact):
     failed: str
 
 
-@dataclass(frozen=True, slots=True)
-class TurnAbandoned(Fact):
+class TurnAbandoned(Fact, frozen=True):
     """An open turn ended without an item. ``reason``: no_speech | crash | timeout | cleared | error | link_lost |
     ended."""
 
@@ -230,8 +211,7 @@ class TurnAbandoned(Fact):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TurnContinued(Fact):
+class TurnContinued(Fact, frozen=True):
     """A new link hears the turn that its user began on a lost one."""
 
     TYPE: ClassVar[str] = "openline.turn.continued"
@@ -241,8 +221,7 @@ class TurnContinued(Fact):
     link_epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class InputTimedOut(Fact):
+class InputTimedOut(Fact, frozen=True):
     """Nobody has spoken for the idle timeout since a reply was played: the silence becomes the user's turn.
 
     The range is on the input track; its item follows in the turn commit.
@@ -257,8 +236,7 @@ class InputTimedOut(Fact):
 # ------------------------------------------------------------------------------------------------- items
 
 
-@dataclass(frozen=True, slots=True)
-class ItemCreated(Fact):
+class ItemCreated(Fact, frozen=True):
     """A finished item put into the conversation by a client, agent code or a tool."""
 
     TYPE: ClassVar[str] = "conversation.item.created"
@@ -268,16 +246,14 @@ class ItemCreated(Fact):
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class ItemDeleted(Fact):
+class ItemDeleted(Fact, frozen=True):
     TYPE: ClassVar[str] = "conversation.item.deleted"
     item_id: ItemId
     conn: ConnectionId
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class ItemTruncated(Fact):
+class ItemTruncated(Fact, frozen=True):
     TYPE: ClassVar[str] = "conversation.item.truncated"
     item_id: ItemId
     content_index: int
@@ -286,8 +262,7 @@ class ItemTruncated(Fact):
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class ItemHeard(Fact):
+class ItemHeard(Fact, frozen=True):
     """How much of a spoken item was heard; the last one of an item counts.
 
     ``text_end``: characters of the generated text. ``estimated``: cut in proportion, not by a mark.
@@ -304,8 +279,7 @@ class ItemHeard(Fact):
 # --------------------------------------------------------------------------------------------- responses
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHeld(Fact):
+class ResponseHeld(Fact, frozen=True):
     """A reply on our own initiative that waits for the active response to end."""
 
     TYPE: ClassVar[str] = "openline.response.held"
@@ -313,8 +287,7 @@ class ResponseHeld(Fact):
     request: ResponseRequest
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyDropped(Fact):
+class ReplyDropped(Fact, frozen=True):
     """The reply to a committed turn will not come: agent code dropped it, or the user spoke again."""
 
     TYPE: ClassVar[str] = "openline.reply.dropped"
@@ -322,8 +295,7 @@ class ReplyDropped(Fact):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseCreated(Fact):
+class ResponseCreated(Fact, frozen=True):
     """``config`` values that the wire echoes are resolved here, so that rendering needs no state."""
 
     TYPE: ClassVar[str] = "response.created"
@@ -339,8 +311,7 @@ class ResponseCreated(Fact):
     output_format: AudioFormat = "pcm"
 
 
-@dataclass(frozen=True, slots=True)
-class OutputItemAdded(Fact):
+class OutputItemAdded(Fact, frozen=True):
     """An output item began. ``previous_item_id`` None with ``is_in_conversation`` false: out of band."""
 
     TYPE: ClassVar[str] = "response.output_item.added"
@@ -352,8 +323,7 @@ class OutputItemAdded(Fact):
     is_in_conversation: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OutputItemProgressed(Fact):
+class OutputItemProgressed(Fact, frozen=True):
     """A checkpoint, about once a second; a crash settles the item from the last one."""
 
     TYPE: ClassVar[str] = "openline.item.progressed"
@@ -364,8 +334,7 @@ class OutputItemProgressed(Fact):
     heard_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutputItemDone(Fact):
+class OutputItemDone(Fact, frozen=True):
     """``item`` holds the generated text; ``shown_end`` (characters) cuts what clients are shown of it.
 
     ``audio_ms``: audio generated. Completed items are shown whole (``shown_end`` None).
@@ -382,8 +351,7 @@ class OutputItemDone(Fact):
     shown_end: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseGenerated(Fact):
+class ResponseGenerated(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.response.generated"
     CLASS: ClassVar[FactClass] = "note"
     response_id: ResponseId
@@ -391,8 +359,7 @@ class ResponseGenerated(Fact):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseDone(Fact):
+class ResponseDone(Fact, frozen=True):
     """The one terminal fact of a response. ``output``: its items as clients were shown them."""
 
     TYPE: ClassVar[str] = "response.done"
@@ -413,8 +380,7 @@ class ResponseDone(Fact):
 # ------------------------------------------------------------------------------------------------- tools
 
 
-@dataclass(frozen=True, slots=True)
-class ToolRequested(Fact):
+class ToolRequested(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.tool.requested"
     call_id: CallId
     item_id: ItemId
@@ -423,8 +389,7 @@ class ToolRequested(Fact):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolStarted(Fact):
+class ToolStarted(Fact, frozen=True):
     """Written before the tool runs. ``key`` is the same for every attempt."""
 
     TYPE: ClassVar[str] = "openline.tool.started"
@@ -435,8 +400,7 @@ class ToolStarted(Fact):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolSettled(Fact):
+class ToolSettled(Fact, frozen=True):
     """The one outcome of a call. ``item``: its item as it now stands in the conversation (mcp_call), or None."""
 
     TYPE: ClassVar[str] = "openline.tool.settled"
@@ -451,8 +415,7 @@ class ToolSettled(Fact):
 # --------------------------------------------------------------------------------------- media, liveness
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRecorded(Fact):
+class SegmentRecorded(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.recording.segment"
     CLASS: ClassVar[FactClass] = "note"
     track: str
@@ -462,8 +425,7 @@ class SegmentRecorded(Fact):
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class MediaDropped(Fact):
+class MediaDropped(Fact, frozen=True):
     TYPE: ClassVar[str] = "openline.media.dropped"
     CLASS: ClassVar[FactClass] = "note"
     lane: str
@@ -471,8 +433,7 @@ class MediaDropped(Fact):
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
-class SilenceExceeded(Fact):
+class SilenceExceeded(Fact, frozen=True):
     """The session should have spoken and was silent past its budget. ``action``: retry | give_up."""
 
     TYPE: ClassVar[str] = "openline.silence.exceeded"

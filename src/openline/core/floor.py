@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from openline.core.audio import samples_of_ms
+from openline.core.value import Value
 
 START_MS = 96
 """Voice needed to open a turn when the agent is silent: three Silero frames of 32 ms."""
@@ -29,23 +30,19 @@ STARVED_MS = 400
 """Grace on top of the silence window when no audio arrives at all: jitter of a bad mobile line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Value, frozen=True):
     """Maybe an interruption: stop releasing audio."""
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Value, frozen=True):
     """It was nothing: go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Value, frozen=True):
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Value, frozen=True):
     start: int
     end: int
 

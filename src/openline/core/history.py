@@ -16,12 +16,12 @@ import zlib
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
 from operator import attrgetter
 from typing import NamedTuple, Protocol, overload
 
 from openline.core.idset import id_hash
 from openline.core.model import AudioRange, Item, Part
+from openline.core.value import replace
 from openline.types import ItemId
 
 PLAIN_ITEMS = 8
@@ -349,12 +349,12 @@ def _with(entries: Entries, entry: Entry, previous: ItemId | None) -> Entries:
 
 # --------------------------------------------------------------------------------------------- the packed form
 
-_ITEM = tuple(field.name for field in fields(Item))
+_ITEM = Item.__struct_fields__
 _CONTENT = _ITEM.index("content")
-_PART = tuple(field.name for field in fields(Part))
+_PART = Part.__struct_fields__
 _AUDIO = _PART.index("audio")
 _of_item, _of_part = attrgetter(*_ITEM), attrgetter(*_PART)
-_of_audio = attrgetter(*(field.name for field in fields(AudioRange)))
+_of_audio = attrgetter(*AudioRange.__struct_fields__)
 WINDOW_BITS, MEMORY_LEVEL = 12, 5
 """zlib's: 4 KiB are as much as a block has, and 32 KiB of working memory do not go to the system and back."""
 

@@ -7,7 +7,6 @@ what was accumulated outside (text, audio counts, a recognizer's result) arrives
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from openline.core.model import (
@@ -21,13 +20,13 @@ from openline.core.model import (
     SessionConfig,
     Usage,
 )
+from openline.core.value import Value
 from openline.types import CallId, ConnectionId, Epoch, ItemId, ResponseId, Role, Seq, SessionId, TurnId
 
 # ------------------------------------------------------------------------------------------- ownership
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSession:
+class OpenSession(Value, frozen=True):
     """A new session, owned by ``node`` under ``epoch``. First input of every log, exactly once.
 
     ``parent`` not empty: a fork, whose conversation goes on from the parent's as it was after its fact
@@ -48,8 +47,7 @@ class OpenSession:
     parent_item: ItemId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TakeOwnership:
+class TakeOwnership(Value, frozen=True):
     """A (new) owner has rebuilt the session from its log: settle what the old one left open."""
 
     epoch: Epoch
@@ -61,8 +59,7 @@ class TakeOwnership:
 # ----------------------------------------------------------------------------------------- connections
 
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+class Attach(Value, frozen=True):
     """A client is attached. ``token_hash``: SHA-256 of the resume token it now holds; ``replaces``: of the
     one it came with (empty: none). ``resumable``: an abnormal close keeps the session detached for it."""
 
@@ -76,8 +73,7 @@ class Attach:
     replaces: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(Value, frozen=True):
     """A connection is gone. ``clean``: a close handshake with 1000/1001. ``cuts``: output still playing there."""
 
     conn: ConnectionId
@@ -86,16 +82,14 @@ class Detach:
     cuts: tuple[Cut, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EndSession:
+class EndSession(Value, frozen=True):
     reason: str
     conn: ConnectionId = ConnectionId("")
     command: str = ""
     cuts: tuple[Cut, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(Value, frozen=True):
     """The wake-up that the last step asked for (or any later moment). ``heard_until``: where on the input track
     (samples) that moment is; 0 where nobody can say."""
 
@@ -105,8 +99,7 @@ class TimePassed:
 # ------------------------------------------------------------------------------------ commands of clients
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateConfig:
+class UpdateConfig(Value, frozen=True):
     """``config`` is the whole effective configuration after the merge (the merge is the wire's)."""
 
     config: SessionConfig
@@ -114,8 +107,7 @@ class UpdateConfig:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CreateItem:
+class CreateItem(Value, frozen=True):
     """``previous``: "root" puts it first, None puts it last."""
 
     item: Item
@@ -124,15 +116,13 @@ class CreateItem:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteItem:
+class DeleteItem(Value, frozen=True):
     item_id: ItemId
     conn: ConnectionId = ConnectionId("")
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TruncateItem:
+class TruncateItem(Value, frozen=True):
     item_id: ItemId
     content_index: int
     audio_end_ms: int
@@ -140,8 +130,7 @@ class TruncateItem:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitAudio:
+class CommitAudio(Value, frozen=True):
     """The client ends its turn itself. ``audio``: what the input buffer holds since the last commit or clear."""
 
     audio: AudioRange
@@ -149,21 +138,18 @@ class CommitAudio:
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ClearAudio:
+class ClearAudio(Value, frozen=True):
     conn: ConnectionId = ConnectionId("")
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CreateResponse:
+class CreateResponse(Value, frozen=True):
     request: ResponseRequest
     conn: ConnectionId = ConnectionId("")
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelResponse:
+class CancelResponse(Value, frozen=True):
     """``response_id`` None: the active one. ``cuts``: what of it was heard. ``reason`` goes into status_details."""
 
     response_id: ResponseId | None = None
@@ -176,8 +162,7 @@ class CancelResponse:
 # --------------------------------------------------------------------------------- the floor and the link
 
 
-@dataclass(frozen=True, slots=True)
-class LinkOpened:
+class LinkOpened(Value, frozen=True):
     """``hears``: the model takes audio itself, so a reply need not wait for the turn's text."""
 
     link_epoch: int
@@ -185,8 +170,7 @@ class LinkOpened:
     hears: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LinkLost:
+class LinkLost(Value, frozen=True):
     """``permanent``: reopening cannot help. ``cuts``: output that was playing and is cut by it. ``why``: one word."""
 
     link_epoch: int
@@ -196,16 +180,14 @@ class LinkLost:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRenewed:
+class LinkRenewed(Value, frozen=True):
     """The link goes on over a new connection; nothing was cut. ``why``: what it avoided (``age``)."""
 
     link_epoch: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStarted:
+class SpeechStarted(Value, frozen=True):
     """The user took the floor at input sample ``start``; ``cuts``: output not yet fully played."""
 
     link_epoch: int
@@ -213,14 +195,12 @@ class SpeechStarted:
     cuts: tuple[Cut, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStopped:
+class SpeechStopped(Value, frozen=True):
     link_epoch: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class TurnFinal:
+class TurnFinal(Value, frozen=True):
     """A turn's text. ``item_id`` None: the open turn of the turn detector; else a manually committed item.
 
     ``text`` None: the turn is over and its text will follow for the item it became (links that hear).
@@ -233,15 +213,13 @@ class TurnFinal:
     item_id: ItemId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TurnFailed:
+class TurnFailed(Value, frozen=True):
     link_epoch: int
     reason: str
     item_id: ItemId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyPrepared:
+class ReplyPrepared(Value, frozen=True):
     """``before_reply`` has answered for ``turn_id``. ``drop``: no reply at all."""
 
     turn_id: TurnId
@@ -252,8 +230,7 @@ class ReplyPrepared:
 # --------------------------------------------------------------------------------- output, as it is made
 
 
-@dataclass(frozen=True, slots=True)
-class MessageStarted:
+class MessageStarted(Value, frozen=True):
     """``is_refusal``: the model declines. It counts where text is shown; what is spoken is speech either way.
     ``reasoning``: what it thought before (``Item.reasoning``)."""
 
@@ -264,8 +241,7 @@ class MessageStarted:
     reasoning: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MessageProgress:
+class MessageProgress(Value, frozen=True):
     """A checkpoint of a message being made or played, about once a second: what a crash may not forget."""
 
     response_id: ResponseId
@@ -273,8 +249,7 @@ class MessageProgress:
     cut: Cut
 
 
-@dataclass(frozen=True, slots=True)
-class MessageFinished:
+class MessageFinished(Value, frozen=True):
     """The message's last frame was released to its listener (or it has none)."""
 
     response_id: ResponseId
@@ -283,8 +258,7 @@ class MessageFinished:
     audio_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallStarted:
+class CallStarted(Value, frozen=True):
     link_epoch: int
     response_id: ResponseId
     output_index: int
@@ -293,16 +267,14 @@ class CallStarted:
     reasoning: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CallFinished:
+class CallFinished(Value, frozen=True):
     link_epoch: int
     response_id: ResponseId
     output_index: int
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseGenerated:
+class ResponseGenerated(Value, frozen=True):
     """Nothing more will come from the link. ``reason``: completed | max_output_tokens | content_filter."""
 
     link_epoch: int
@@ -311,23 +283,20 @@ class ResponseGenerated:
     reason: str = "completed"
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseReleased:
+class ResponseReleased(Value, frozen=True):
     """Everything of a generated response was released (or lost its listener)."""
 
     response_id: ResponseId
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseFailed:
+class ResponseFailed(Value, frozen=True):
     link_epoch: int
     response_id: ResponseId
     problem: Problem
     cuts: tuple[Cut, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Value, frozen=True):
     """Playout of an item ended, was cut, or was reported."""
 
     cut: Cut
@@ -336,8 +305,7 @@ class Heard:
 # --------------------------------------------------------------------------------------------- tools, media
 
 
-@dataclass(frozen=True, slots=True)
-class ToolSettled:
+class ToolSettled(Value, frozen=True):
     """``outcome``: succeeded | failed | cancelled | unknown; ``output`` is what the model gets to read."""
 
     call_id: CallId
@@ -346,8 +314,7 @@ class ToolSettled:
     output: str
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRecorded:
+class SegmentRecorded(Value, frozen=True):
     track: str
     start: int
     samples: int
@@ -355,8 +322,7 @@ class SegmentRecorded:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class MediaDropped:
+class MediaDropped(Value, frozen=True):
     """A queue shed media by its policy. ``lane``: which queue; ``dropped_ms``: how much audio."""
 
     lane: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
@@ -11,6 +9,7 @@ from openline.core.draft import Draft
 from openline.core.model import Cut
 from openline.core.responses import hear, settle_tool
 from openline.core.tables import is_legal
+from openline.core.value import replace
 from openline.types import CallId, ItemId
 
 

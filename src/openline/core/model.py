@@ -6,9 +6,9 @@ here: the core neither parses nor builds it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from openline.core.value import Value
 from openline.types import Author, ItemId, ResponseId, TurnId
 
 PartType = Literal[
@@ -25,8 +25,7 @@ HeardSource = Literal["reported", "paced", "assumed", "client"]
 HEARD_RANK = {source: rank for rank, source in enumerate(("assumed", "paced", "reported", "client"))}
 
 
-@dataclass(frozen=True, slots=True)
-class AudioRange:
+class AudioRange(Value, frozen=True):
     """A stretch of a session's input (or output) track: samples at ``rate``, half open.
 
     Offsets count from the first sample of the session's track, silence included, so a range stays
@@ -50,8 +49,7 @@ class AudioRange:
         return self.end * 1000 // self.rate
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Value, frozen=True):
     """One content part. ``text`` is the text, or the transcript of an audio part (None: not known yet).
 
     An ``input_image`` part carries its data URL in ``image_url``. Audio bytes are never here. A ``refusal`` is text
@@ -66,8 +64,7 @@ class Part:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Value, frozen=True):
     """One entry of the conversation. ``author`` says who wrote it; it is never inferred from text.
 
     message: role + content. function_call / mcp_call: call_id, name, arguments (JSON text), and for
@@ -106,8 +103,7 @@ class Item:
         return bool(self.content) and self.content[0].type == "refusal"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
+class ToolSpec(Value, frozen=True):
     """A function tool. ``runner``: who executes it; the client that declared it, or the gateway.
 
     ``recovery`` is what a restart does with a call that was started and has no outcome: ``retry``
@@ -127,8 +123,7 @@ EAGERNESS_SILENCE_MS: dict[str, int] = {"low": 1_200, "medium": 500, "auto": 500
 fixed wait that long would be unbearable, and openai-agents and LiveKit ask for semantic_vad by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class TurnDetection:
+class TurnDetection(Value, frozen=True):
     """Who ends a turn when it is not the client. Milliseconds; ``threshold`` is a probability 0..1.
 
     ``type`` semantic_vad is accepted and runs as server_vad with the silence that ``eagerness`` names
@@ -153,8 +148,7 @@ class TurnDetection:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfig:
+class SessionConfig(Value, frozen=True):
     """The effective configuration of a session: what ``session.update`` changes and echoes.
 
     ``max_output_tokens`` None means "inf". ``tool_choice`` and ``extra`` are JSON text; ``extra`` holds
@@ -184,8 +178,7 @@ class SessionConfig:
     context_retained: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Value, frozen=True):
     """Time limits of one session, in milliseconds. Fixed when the session is made, so replay agrees.
 
     ``silence_budget_ms`` is a caller's, ``text_silence_ms`` that of a response nobody waits for with a telephone in
@@ -205,8 +198,7 @@ class Limits:
         return self.silence_budget_ms if modality == "audio" else self.text_silence_ms
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseRequest:
+class ResponseRequest(Value, frozen=True):
     """What one response is asked with; None and empty mean "as the session says".
 
     ``conversation`` none: out of band, writes no items. ``input``: replaces the conversation as context
@@ -235,8 +227,7 @@ class ResponseRequest:
     parallel_tool_calls: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Value, frozen=True):
     """Tokens. ``cached_tokens``, ``input_audio_tokens`` are part of the input, ``output_audio_tokens`` and
     ``reasoning_tokens`` (thought and not said) of the output."""
 
@@ -248,8 +239,7 @@ class Usage:
     reasoning_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Value, frozen=True):
     """What the runtime knows of one output item at the moment it stopped playing.
 
     ``text``: everything generated for it so far. ``audio_ms``: audio generated. ``heard_ms`` and
@@ -265,8 +255,7 @@ class Cut:
     text_end: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Value, frozen=True):
     """An error as the wire shows it. ``message`` holds no content of the conversation."""
 
     code: str
@@ -275,8 +264,7 @@ class Problem:
     param: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OutputRef:
+class OutputRef(Value, frozen=True):
     """An item a response made, by reference; used in tables of the state."""
 
     response_id: ResponseId

@@ -7,7 +7,6 @@ A client's second ``response.create`` is an error of the protocol; a second one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from openline.core import effects as e
 from openline.core import facts as f
@@ -19,6 +18,7 @@ from openline.core.links import refusal, request_link
 from openline.core.model import HEARD_RANK, Cut, Item, ItemStatus, Part, PartType, Problem, ResponseRequest
 from openline.core.state import Output, Response, State
 from openline.core.tables import is_legal
+from openline.core.value import replace
 from openline.types import Author, CallId, ConnectionId, ItemId, ResponseId, TurnId
 
 OUT_OF_BAND_MAX = 8

@@ -9,7 +9,6 @@ it (crash-only).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
 
 from openline.core import effects as e
@@ -20,6 +19,7 @@ from openline.core.draft import Draft
 from openline.core.evolve import evolve
 from openline.core.model import Item
 from openline.core.state import State
+from openline.core.value import Value
 from openline.errors import IllegalTransition, ReplayMismatch
 from openline.types import ConnectionId, Now, Seq, SessionId
 
@@ -62,8 +62,7 @@ class StoredStep(Protocol):
     def effect_digest(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedStep:
+class RecordedStep(Value, frozen=True):
     """A StoredStep kept in memory, as tests and simulations do."""
 
     input: i.Input
@@ -215,7 +214,7 @@ def _difference(draft: Draft, stored: StoredStep, first_seq: int) -> str:
         return f"{where}: expected facts {expected}, got {got}."
     pairs = enumerate(zip(stored.facts, draft.facts, strict=True))
     offset, old, new = next((offset, old, new) for offset, (old, new) in pairs if old != new)
-    fields = [name for name in old.__dataclass_fields__ if getattr(old, name) != getattr(new, name)]
+    fields = [name for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
     return f"{where}: fact {first_seq + offset} ({old.TYPE}) differs in {fields}."
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
@@ -13,6 +11,7 @@ from openline.core.model import AudioRange, Item, Part, ResponseRequest
 from openline.core.responses import interrupt, next_held, note_heard, reply, start_waiting, waiting
 from openline.core.state import State
 from openline.core.tables import is_legal
+from openline.core.value import replace
 from openline.types import ConnectionId, ItemId, TurnId
 
 IDLE_TURNS_MAX = 10

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import msgspec
@@ -21,6 +21,7 @@ import msgspec
 from openline.core import inputs as i
 from openline.core.facts import Fact, TurnTranscribed
 from openline.core.model import AudioRange, Item, Problem, SessionConfig
+from openline.core.value import replace
 from openline.errors import ClientProtocolError, OpenlineError, SessionEnded
 from openline.ports import ReasoningDelta
 from openline.runtime.driver import SessionDriver

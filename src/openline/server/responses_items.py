@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -18,6 +18,7 @@ from openline.core import facts as f
 from openline.core.facts import Fact
 from openline.core.model import Item, Part
 from openline.core.session import StoredStep, conversation_at
+from openline.core.value import replace
 from openline.errors import ClientProtocolError, SessionNotFound
 from openline.runtime.gateway import Gateway
 from openline.types import ItemId, ResponseId, Seq, SessionId

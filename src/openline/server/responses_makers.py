@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -22,6 +22,7 @@ from openline.core import inputs as i
 from openline.core.facts import Fact
 from openline.core.model import Item, Problem, SessionConfig, Usage
 from openline.core.session import StoredStep
+from openline.core.value import replace
 from openline.errors import ClientProtocolError, LinkRejected, OpenlineError, SessionNotFound
 from openline.ports import ReasoningDelta
 from openline.runtime.driver import SessionDriver

@@ -10,7 +10,6 @@ What a newer version has added is kept: a fact or input of an unknown name stays
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -20,6 +19,7 @@ import msgspec
 from openline.core.effects import Effect
 from openline.core.facts import FACTS, Fact
 from openline.core.inputs import INPUTS, Input
+from openline.core.value import Value
 from openline.errors import LogCorrupt
 from openline.types import Epoch, Now, Seq, SessionId
 
@@ -29,16 +29,14 @@ SECRET_FIELDS: Final = frozenset({"token_hash", "replaces"})
 """Left out wherever a fact leaves the log. A hash of a token is no token, but nobody outside needs it."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownFact(Fact):
+class UnknownFact(Fact, frozen=True):
     """A fact of a newer version; ``body`` is its msgpack, which ``encode_step`` writes back unchanged."""
 
     type: str
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownInput:
+class UnknownInput(Value, frozen=True):
     """An input of a newer version: its step can be read and passed on, but not replayed."""
 
     name: str
@@ -203,9 +201,7 @@ def encode_fact_json(
 def fact_data(fact: Fact) -> Mapping[str, object]:
     """The fields of a fact by name, ready for JSON, without its secrets. A newer fact has what can be read."""
     if not isinstance(fact, UnknownFact):
-        return {
-            field.name: getattr(fact, field.name) for field in fields(fact) if field.name not in SECRET_FIELDS
-        }
+        return {name: getattr(fact, name) for name in fact.__struct_fields__ if name not in SECRET_FIELDS}
     try:
         stored = msgspec.msgpack.decode(fact.body, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import replace
 from typing import Final, Literal, cast, get_args
 
 import msgspec
 
 from openline.core.model import Item, ItemStatus, Part, PartType, ToolSpec
+from openline.core.value import replace
 from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire.check import MAX_AUDIO, MAX_ID, Fields

@@ -8,7 +8,7 @@ does not depend on who looks; a view then leaves out what is not for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from openline.core import facts as f
 from openline.core.facts import Fact
 from openline.core.model import Item, Usage
+from openline.core.value import replace
 from openline.types import ConnectionId, Epoch, ItemId, Role, Seq, SessionId
 from openline.wire.items import JsonObject, cut, item_object
 from openline.wire.session_config import FORMATS, session_object
@@ -365,10 +366,10 @@ def _fields_but(*hidden: str) -> Callable[[Fact, View], JsonObject]:
 
     def own(fact: Fact, view: View) -> JsonObject:
         shown: JsonObject = {}
-        for known in fields(fact):
-            value = getattr(fact, known.name)
-            if known.name not in hidden and value is not None:
-                shown[known.name] = item_object(value, annotated=True) if isinstance(value, Item) else value
+        for name in fact.__struct_fields__:
+            value = getattr(fact, name)
+            if name not in hidden and value is not None:
+                shown[name] = item_object(value, annotated=True) if isinstance(value, Item) else value
         return shown
 
     return own

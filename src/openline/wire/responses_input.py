@@ -7,12 +7,13 @@ stored items, which whoever knows the store puts in before ``joined`` makes the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
 
 from openline.core.model import Item, Part, PartType
+from openline.core.value import replace
 from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire.check import MAX_ID, Fields, error

@@ -11,11 +11,11 @@ Pure. What is changed here keeps the number and the order of each fact's frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from openline.core import facts as f
 from openline.core.facts import Fact
 from openline.core.state import State
+from openline.core.value import replace
 from openline.types import ItemId
 
 Shown = Callable[[ItemId], ItemId | None]

@@ -7,7 +7,7 @@ clients send (E.2 #2) is checked, kept as JSON in ``SessionConfig.extra`` and sh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 import msgspec
@@ -21,6 +21,7 @@ from openline.core.model import (
     ToolSpec,
     TurnDetection,
 )
+from openline.core.value import replace
 from openline.types import SessionId
 from openline.wire.check import MAX_ID, MAX_MS, Fields, error
 from openline.wire.items import JsonObject, to_max_tokens, to_tool_choice, to_tools

@@ -8,13 +8,13 @@ Decoding never raises: what a provider sends is its own choice, so what cannot b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from openline.core.model import AudioFormat, Item, Part, SessionConfig, ToolSpec, TurnDetection, Usage
+from openline.core.value import replace
 from openline.wire.items import JsonObject
 from openline.wire.session_config import FORMATS
 

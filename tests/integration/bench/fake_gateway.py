@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 from base64 import b64decode, b64encode
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from openline.core.model import Item, Part, ResponseRequest, SessionConfig, TurnDetection, Usage
+from openline.core.value import replace
 from openline.ports import LinkFactory, LinkSink, ResponseStart
 from openline.testing.link_load import LoadLinkFactory, LoadPlan
 from openline.testing.link_scripted import ScriptedLinkFactory

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import wave
 from array import array
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from bench.gateway import Gateway, free_port
 from bench.generator import run_load
 from bench.load_file import Load, Target, all_loads, read_load
 from bench.table import BEGIN, END, replace_in, table
+from openline.core.value import replace
 from openline.testing.histogram import bucket, bucket_top_us
 from openline.testing.scripts import scripted_speech
 

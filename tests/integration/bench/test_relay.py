@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from bench.gateway import Gateway
 from bench.generator import direct, run_load
 from bench.load_file import Load, all_loads
 from bench.relay import upstream_of
+from openline.core.value import replace
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
 from openline.adapters.llm_rules import RulesModel, estimate_tokens
 from openline.core.model import Item, Part, ToolSpec
+from openline.core.value import replace
 from openline.ports import ModelDone, ModelRequest, TextDelta, ToolCallDelta, ToolCallDone
 from openline.testing.check_llm import ask, collect
 from openline.types import ItemId

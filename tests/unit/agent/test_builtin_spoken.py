@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -15,6 +14,7 @@ from openline.agent import builtin
 from openline.agent.builtin import Notebook, Timer, ToolContext
 from openline.agent.schema import FunctionSpec, function_spec
 from openline.core.model import Item, Part, ToolSpec
+from openline.core.value import replace
 from openline.ports import ModelRequest, TextDelta, ToolCallDone
 from openline.testing.check_llm import ask, collect
 from openline.types import CallId, ItemId, Now, ResponseId, SessionId

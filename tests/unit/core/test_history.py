@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields, replace
 
+import msgspec
 import pytest
 
 from openline.core import history
 from openline.core.history import BLOCK_ITEMS, PLAIN_ITEMS, Context, Entry, History
 from openline.core.model import AudioRange, Item, Part
+from openline.core.value import replace
 from openline.types import ItemId, TurnId
 
 FULL = PLAIN_ITEMS + BLOCK_ITEMS
@@ -95,7 +96,9 @@ def test_every_field_of_an_item_and_of_what_was_heard_comes_back() -> None:
         ),
         "call_1", "lookup", '{"part":"M8"}', "12", "none", "openline", 250, TurnId("turn_1"),
     )  # fmt: skip
-    unset = {field.name for field in fields(Item) if getattr(whole, field.name) == field.default}
+    unset = {
+        field.name for field in msgspec.structs.fields(Item) if getattr(whole, field.name) == field.default
+    }
     assert not unset, "a field that is not set here is not tried"
     entry = Entry(whole, 3_000, 290, 12, "reported", 5_000_000_000)
     bare = Entry(Item(ItemId("item_bare"), "function_call", "assistant"))

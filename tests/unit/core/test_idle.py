@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from core_call import (
@@ -33,6 +31,7 @@ from openline.core.model import (
     TurnDetection,
 )
 from openline.core.turns import IDLE_TURNS_MAX
+from openline.core.value import replace
 from openline.types import ConnectionId, ItemId
 
 IDLE = SessionConfig(turn_detection=TurnDetection(idle_timeout_ms=5_000))

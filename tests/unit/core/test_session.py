@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from core_call import CONN, Call, begin_message, effects, finish_reply, live_call, speak
@@ -13,6 +11,7 @@ from openline.core import inputs as i
 from openline.core.model import AudioRange, Item, Part, ResponseRequest, SessionConfig
 from openline.core.session import RecordedStep, Session
 from openline.core.state import COMMANDS_MAX
+from openline.core.value import replace
 from openline.errors import ReplayMismatch
 from openline.types import ConnectionId, ItemId
 from openline.wire.envelope import StoredStep, UnknownFact, UnknownInput, effect_digest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -12,6 +11,7 @@ from openline.adapters.llm_rules import RulesModel
 from openline.agent.builtin import BUILTIN_TOOLS, ToolContext
 from openline.agent.schema import function_spec
 from openline.core.model import Item, Part, ToolSpec
+from openline.core.value import replace
 from openline.demo.phrases import Fact, load
 from openline.ports import ModelRequest, TextDelta, ToolCallDone
 from openline.testing.check_llm import ask, collect

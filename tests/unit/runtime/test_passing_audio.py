@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from openline.adapters.g711 import G711Codec, compress, expand
 from openline.adapters.resample import Resampler
 from openline.core import inputs as i
 from openline.core.model import AudioFormat, Item, SessionConfig
+from openline.core.value import replace
 from openline.errors import LinkUnavailable
 from openline.ports import AudioCodec, LinkSink, ModelLink
 from openline.runtime.driver import SessionDriver

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from openline.core.model import Item, Part, ToolSpec, Usage
+from openline.core.value import replace
 from openline.types import ItemId
 from openline.wire import responses_client as wire
 from openline.wire.chat_client import ChatReader, chat_body

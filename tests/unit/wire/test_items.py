@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from openline.core.model import Item, Part
+from openline.core.value import replace
 from openline.errors import ClientProtocolError
 from openline.types import ItemId, TurnId
 from openline.wire.items import cut, item_object, to_item
@@ -159,11 +159,11 @@ def test_long_ids_are_kept_unless_strict() -> None:
     ],
 )
 def test_content_is_shown_without_audio_bytes(part: Part, expected: dict[str, Any]) -> None:
-    assert item_object(dataclasses.replace(SPOKEN, content=(part,)))["content"] == [expected]
+    assert item_object(replace(SPOKEN, content=(part,)))["content"] == [expected]
 
 
 def test_calls_always_have_name_call_id_and_arguments() -> None:
-    shown = item_object(dataclasses.replace(CALL_ITEM, call_id=""))
+    shown = item_object(replace(CALL_ITEM, call_id=""))
     assert (shown["name"], shown["call_id"], shown["arguments"]) == ("stock", "item_c", '{"part":"M6"}')
 
 
@@ -176,8 +176,8 @@ def test_server_run_calls_show_their_outcome_and_no_status() -> None:
         "arguments": '{"part":"M6"}',
         "output": None,
     }
-    assert item_object(dataclasses.replace(MCP_ITEM, output="42"))["output"] == "42"
-    failed = item_object(dataclasses.replace(MCP_ITEM, output="half", error="no such part"))
+    assert item_object(replace(MCP_ITEM, output="42"))["output"] == "42"
+    failed = item_object(replace(MCP_ITEM, output="half", error="no such part"))
     assert failed["error"] == {"type": "tool_execution_error", "message": "no such part"}
     assert failed["output"] is None, "agents-js throws at a server-run call without the key"
 
@@ -185,7 +185,7 @@ def test_server_run_calls_show_their_outcome_and_no_status() -> None:
 def test_opted_in_clients_see_who_wrote_an_item() -> None:
     assert "openline" not in item_object(SPOKEN)
     assert item_object(SPOKEN, annotated=True)["openline"] == {"author": "assistant"}
-    cut_short = dataclasses.replace(SPOKEN, turn_id=TurnId("t"), heard_ms=400)
+    cut_short = replace(SPOKEN, turn_id=TurnId("t"), heard_ms=400)
     assert item_object(cut_short, annotated=True)["openline"] == {
         "author": "assistant",
         "turn_id": "t",
@@ -199,5 +199,5 @@ def test_opted_in_clients_see_who_wrote_an_item() -> None:
 )
 def test_a_cut_goes_through_all_parts(end: int | None, texts: list[str | None]) -> None:
     parts = (Part("output_text", "one"), Part("output_text"), Part("output_text", "two"))
-    item = dataclasses.replace(SPOKEN, content=parts)
+    item = replace(SPOKEN, content=parts)
     assert [part.text for part in cut(item, end).content] == texts

@@ -12,6 +12,7 @@ import pytest
 from openline.core import facts as f
 from openline.core.facts import ALL_FACTS, Fact
 from openline.core.model import Part, Problem, ResponseRequest
+from openline.core.value import replace
 from openline.types import Epoch, Seq
 from openline.wire.envelope import UnknownFact
 from openline.wire.events import EVENTS, GA_EVENTS, OPENLINE_EVENTS
@@ -167,7 +168,7 @@ def test_a_call_that_was_cut_is_never_handed_to_be_run() -> None:
 
 
 def test_a_tool_that_the_gateway_runs() -> None:
-    settled = dataclasses.replace(MCP_ITEM, output="42")
+    settled = replace(MCP_ITEM, output="42")
     story = [
         created(),
         added(MCP_ITEM),
@@ -195,7 +196,7 @@ def test_a_tool_with_nothing_to_say_has_settled_all_the_same() -> None:
 
 
 def test_a_server_run_call_that_was_cut_ends_at_once() -> None:
-    cut_call = dataclasses.replace(MCP_ITEM, error="cancelled before it was complete")
+    cut_call = replace(MCP_ITEM, error="cancelled before it was complete")
     assert kinds_of([item_done(cut_call, shown_end=0)]) == [
         "conversation.item.done",
         "response.output_item.done",
@@ -419,7 +420,7 @@ def test_opted_in_clients_learn_why_and_for_what() -> None:
     begun, ended = frames_of([created(), done("incomplete", "crash")], OPTED_IN)
     assert begun["response"]["openline"] == {"attempt": 1, "origin": "client", "turn_id": "turn_1"}
     assert ended["response"]["openline"] == {"reason": "crash"}
-    (unasked,) = frames_of([dataclasses.replace(created(), turn_id=None)], OPTED_IN)
+    (unasked,) = frames_of([replace(created(), turn_id=None)], OPTED_IN)
     assert "turn_id" not in unasked["response"]["openline"]
     (whole,) = frames_of([done()], OPTED_IN)
     assert "openline" not in whole["response"]
@@ -553,7 +554,7 @@ def test_where_nothing_was_said_there_is_no_delta() -> None:
 
 
 def test_silence_that_became_a_turn() -> None:
-    silent = dataclasses.replace(USER_ITEM, content=(Part("input_audio", ""),))
+    silent = replace(USER_ITEM, content=(Part("input_audio", ""),))
     story = [f.InputTimedOut(silent.id, 1_000, 2_500), committed("", silent), created()]
     shown = frames_of(story)
     assert [frame["type"] for frame in shown] == [
@@ -567,13 +568,13 @@ def test_silence_that_became_a_turn() -> None:
 
 
 def test_a_response_says_in_which_format_it_speaks() -> None:
-    first = frames_of([dataclasses.replace(created(), output_format="pcma")])[0]
-    last = frames_of([dataclasses.replace(done(), output_format="pcmu")])[0]
+    first = frames_of([replace(created(), output_format="pcma")])[0]
+    last = frames_of([replace(done(), output_format="pcmu")])[0]
     assert first["response"]["audio"]["output"]["format"] == {"type": "audio/pcma"}
     assert last["response"]["audio"]["output"]["format"] == {"type": "audio/pcmu"}
     assert frames_of([done()])[0]["response"]["audio"]["output"]["format"]["rate"] == 24_000
 
 
 def test_parts_without_audio_count_no_seconds() -> None:
-    typed = dataclasses.replace(USER_ITEM, content=(Part("input_audio", "hi"),))
+    typed = replace(USER_ITEM, content=(Part("input_audio", "hi"),))
     assert frames_of([committed("hi", typed)])[3]["usage"]["seconds"] == 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
 from openline.core.model import Item, Part, ToolSpec, Usage
+from openline.core.value import replace
 from openline.types import ItemId
 from openline.wire import responses_client as wire
 from openline.wire.responses_client import Asked, CallEnd, CallPiece, End, Failed, Reader, Refusal, Text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from openai.types.responses.responses_server_event import ResponsesServerEvent
 from pydantic import TypeAdapter
 
 from openline.core.model import Item, Part, Problem, Usage
+from openline.core.value import replace
 from openline.errors import ClientProtocolError
 from openline.types import ItemId
 from openline.wire import responses_input as inputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from openline.core import facts as f
 from openline.core.facts import Fact
 from openline.core.model import Item
 from openline.core.state import State
+from openline.core.value import replace
 from openline.types import ItemId, Seq
 from openline.wire.render import rendering
 from openline.wire.server_tools import shown_in, without_server_tools
@@ -40,7 +40,7 @@ def conversation(*items: Item) -> State:
 
 
 def another_call(name: str) -> Item:
-    return dataclasses.replace(MCP_ITEM, id=ItemId(name))
+    return replace(MCP_ITEM, id=ItemId(name))
 
 
 STATE = conversation(USER_ITEM, MCP_ITEM, another_call("item_m2"), SPOKEN)
@@ -61,7 +61,7 @@ def test_a_call_that_the_gateway_runs_is_not_shown(fact: Fact) -> None:
 
 
 def test_its_outcome_is_not_shown() -> None:
-    settled = dataclasses.replace(MCP_ITEM, output="42")
+    settled = replace(MCP_ITEM, output="42")
     seen = without_server_tools(f.ToolSettled(CALL, 1, "succeeded", settled, USER_ITEM.id), SHOWN)
     assert seen is not None and rendering(seen, Seq(1), STOCK) == []
 
@@ -73,7 +73,7 @@ def test_a_response_ends_without_it() -> None:
 
 
 def after_the_call(fact: Any) -> Any:
-    return dataclasses.replace(fact, previous_item_id=MCP_ITEM.id)
+    return replace(fact, previous_item_id=MCP_ITEM.id)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def after_the_call(fact: Any) -> Any:
 def test_what_follows_it_is_placed_after_what_the_client_knows(fact: Any) -> None:
     seen: Any = without_server_tools(after_the_call(fact), SHOWN)
     assert seen.previous_item_id == USER_ITEM.id
-    assert dataclasses.replace(seen, previous_item_id=fact.previous_item_id) == fact
+    assert replace(seen, previous_item_id=fact.previous_item_id) == fact
 
 
 def test_a_call_of_the_clients_own_is_shown() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import msgspec
 import pytest
 
 from openline.core.model import SessionConfig, ToolSpec, TurnDetection
+from openline.core.value import replace
 from openline.errors import ClientProtocolError
 from openline.types import SessionId
 from openline.wire.session_config import session_object, to_config
@@ -48,9 +48,9 @@ def test_an_empty_update_changes_nothing() -> None:
 
 
 def test_only_what_is_present_changes() -> None:
-    assert update({"instructions": "be brief"}) == dataclasses.replace(BASE, instructions="be brief")
+    assert update({"instructions": "be brief"}) == replace(BASE, instructions="be brief")
     changed = update({"audio": {"output": {"speed": 1.25}}})
-    assert changed == dataclasses.replace(BASE, speed=1.25)
+    assert changed == replace(BASE, speed=1.25)
 
 
 def test_empty_and_null_clear() -> None:
@@ -85,7 +85,7 @@ def test_empty_and_null_clear() -> None:
         },
         full,
     )
-    assert cleared == dataclasses.replace(BASE, instructions="", max_output_tokens=None, turn_detection=None)
+    assert cleared == replace(BASE, instructions="", max_output_tokens=None, turn_detection=None)
 
 
 def test_one_wrong_field_rejects_all_of_it() -> None:
@@ -104,7 +104,7 @@ def test_the_model_is_fixed_and_naming_one_is_no_error() -> None:
 
 
 def test_the_clients_tools_replace_its_own_and_leave_the_gateways() -> None:
-    current = dataclasses.replace(BASE, tools=(ToolSpec("order", runner="gateway"), ToolSpec("old")))
+    current = replace(BASE, tools=(ToolSpec("order", runner="gateway"), ToolSpec("old")))
     parameters = {"type": "object", "properties": {"part": {"type": "string"}}}
     changed = update(
         {
@@ -145,14 +145,14 @@ def test_the_clients_tools_replace_its_own_and_leave_the_gateways() -> None:
     ],
 )
 def test_wrong_tools(tools: Any, code: str, param: str) -> None:
-    current = dataclasses.replace(BASE, tools=(ToolSpec("order", runner="gateway"),))
+    current = replace(BASE, tools=(ToolSpec("order", runner="gateway"),))
     error = refused({"type": "realtime", "tools": tools}, current=current)
     assert (error.code, error.param) == (code, param)
 
 
 def test_a_client_that_declares_a_tool_of_the_gateways_runs_it_itself() -> None:
     ours = (ToolSpec("order", runner="gateway"), ToolSpec("stock", runner="gateway"))
-    current = dataclasses.replace(BASE, tools=ours)
+    current = replace(BASE, tools=ours)
     changed = to_config(current, {"type": "realtime", "tools": [{"type": "function", "name": "order"}]})
     assert [(tool.name, tool.runner) for tool in changed.tools] == [("stock", "gateway"), ("order", "client")]
 
@@ -240,9 +240,7 @@ def test_transcription_takes_any_model_and_shows_it_again() -> None:
         "prompt": "bolts",
     }
     assert update(heard(transcription={})).transcription == "whisper-1"
-    assert shown(dataclasses.replace(BASE, transcription="x"))["audio"]["input"]["transcription"] == {
-        "model": "x"
-    }
+    assert shown(replace(BASE, transcription="x"))["audio"]["input"]["transcription"] == {"model": "x"}
 
 
 def test_voices_are_names_or_ids() -> None:
@@ -493,7 +491,7 @@ def test_detectors_are_shown_with_their_own_settings_only() -> None:
     manual = update(heard(turn_detection=None))
     assert "turn_detection" not in shown(manual)["audio"]["input"]
     assert "expires_at" not in shown(manual)
-    assert shown(dataclasses.replace(BASE, max_output_tokens=None))["max_output_tokens"] == "inf"
+    assert shown(replace(BASE, max_output_tokens=None))["max_output_tokens"] == "inf"
 
 
 # What the stock SDKs send when they connect (openai-protocols.md part C): none of it may be an error.

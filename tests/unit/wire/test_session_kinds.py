@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import msgspec
 import pytest
 
 from openline.core.model import SessionConfig
+from openline.core.value import replace
 from openline.errors import ClientProtocolError
 from openline.types import SessionId
 from openline.wire.session_config import session_object, to_config
@@ -59,7 +59,7 @@ def test_g711_is_taken_each_way() -> None:
     ],
 )
 def test_truncation_cuts_where_the_client_gives_a_limit(truncation: Any, limit: Any, retained: float) -> None:
-    before = dataclasses.replace(BASE, context_limit=7, context_retained=0.1)
+    before = replace(BASE, context_limit=7, context_retained=0.1)
     config = update({"truncation": truncation}, before)
     assert (config.context_limit, config.context_retained) == (limit, retained)
 

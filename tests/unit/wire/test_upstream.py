@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openline.core.model import Item, Part, SessionConfig, ToolSpec, TurnDetection, Usage
+from openline.core.value import replace
 from openline.types import ItemId
 from openline.wire import upstream
 from openline.wire.items import JsonObject

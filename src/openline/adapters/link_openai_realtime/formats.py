@@ -7,11 +7,11 @@ transcoded; the caller hears no difference, and the log says so once for each li
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Literal
 
 from openline.core.audio import BYTES_PER_MS
 from openline.core.model import AudioFormat, SessionConfig
+from openline.core.value import replace
 from openline.ports import AudioCodec, CodecFactory
 
 log = logging.getLogger("openline.link")

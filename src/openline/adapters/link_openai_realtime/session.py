@@ -10,7 +10,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from openline.adapters.link_openai_realtime.caller import SWITCH_S, CallerAudio, Pair
@@ -30,6 +30,7 @@ from openline.adapters.link_openai_realtime.socket import (
 )
 from openline.adapters.link_openai_realtime.turns import Turns
 from openline.core.model import AudioFormat, Item, SessionConfig
+from openline.core.value import replace
 from openline.errors import LinkError, LinkRejected, LinkUnavailable
 from openline.ports import LinkSink, ResponseStart
 from openline.types import ItemId
