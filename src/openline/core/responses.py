@@ -409,7 +409,8 @@ def hear(draft: Draft, entry: Entry, cut: Cut) -> None:
     audio_ms = entry.audio_ms or cut.audio_ms
     known = None
     # Of what was cut while it was made the text may be far ahead of the audio, and no proportion is right.
-    if entry.item.status == "incomplete" and entry.heard_ms is not None and entry.text_end is not None:
+    if entry.item.status == "incomplete" and entry.heard_ms is not None:
+        assert entry.text_end is not None, "they are told together"
         known = (entry.heard_ms, entry.text_end)
     text_end, estimated = cut_text(text, audio_ms, cut.heard_ms, cut.text_end, known)
     draft.fact(f.ItemHeard(entry.item.id, min(cut.heard_ms, audio_ms), text_end, cut.source, estimated))

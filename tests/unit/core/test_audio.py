@@ -69,6 +69,7 @@ def test_what_was_heard_is_cut_to_whole_words(
         (1_555, (4, True)),
         (1_000, (4, True)),
         (667, (4, True)),
+        (445, (4, True)),  # as far from its end as from its begin
         (444, (0, True)),
         (2_001, (9, True)),
         (3_000, (22, True)),  # half of what was left
@@ -82,6 +83,7 @@ def test_what_was_known_to_be_heard_is_never_more_for_less_time(
 ) -> None:
     assert cut_text(STORY, 4_000, heard_ms, None, (2_000, 9)) == expected
     assert cut_text(STORY, 4_000, 2_000, None, (2_000, 36)) == (36, True)
+    assert cut_text(STORY, 4_000, 2_000, None, (2_000, 6)) == (6, True), "also within a word"
     assert cut_text(STORY, 4_000, 2_000, None, (0, 0)) == cut_text(STORY, 4_000, 2_000, None)
     assert cut_text(STORY, 4_000, 2_000, 11, (2_000, 9)) == (11, False), "a mark is a mark"
 

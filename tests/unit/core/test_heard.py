@@ -94,6 +94,15 @@ def test_how_long_an_item_was_is_taken_from_the_cut_where_nobody_else_knows() ->
     assert step.effects == (e.CutItem(ItemId("said"), 600, "It is"),)
 
 
+def test_of_an_unfinished_item_that_a_client_brings_nothing_is_known_yet() -> None:
+    call = live_call()
+    content = (Part("output_audio", "It is noon."),)
+    spoken = Item(ItemId("said"), "message", "assistant", "assistant", "incomplete", content)
+    call.give(i.CreateItem(spoken, None, CONN))
+    step = call.give(i.Heard(Cut(ItemId("said"), "", 1_000, 600, "reported")))
+    assert step.facts == (f.ItemHeard(ItemId("said"), 600, 5, "reported", True),)
+
+
 def test_nothing_is_heard_of_an_item_that_is_being_made_or_is_not_there() -> None:
     call = live_call()
     speak(call, "tell me a story")
