@@ -8,12 +8,13 @@ Nothing here imports an adapter. Rates: unless a name says otherwise audio is PC
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from openline.core.facts import Fact
 from openline.core.model import AudioFormat, Item, Problem, ResponseRequest, SessionConfig, ToolSpec, Usage
 from openline.core.session import Step, StoredStep
+from openline.core.value import Value
 from openline.types import (
     CallId,
     ConnectionId,
@@ -45,8 +46,7 @@ class Clock(Protocol):
 # --------------------------------------------------------------------------------------------- the log
 
 
-@dataclass(frozen=True, slots=True)
-class StepRecord:
+class StepRecord(Value, frozen=True):
     """One step as it is stored: facts ``first_seq … first_seq + fact_count - 1`` of one session.
 
     ``body`` is the encoded input with its facts (``wire.envelope``), opaque to the store. ``types`` are
@@ -70,8 +70,7 @@ class StepRecord:
         return Seq(self.first_seq + len(self.types) - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
+class SessionRow(Value, frozen=True):
     """What the store knows of a session without reading its log."""
 
     session: SessionId
@@ -84,8 +83,7 @@ class SessionRow:
     updated_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class FeedEntry:
+class FeedEntry(Value, frozen=True):
     """One stored step with its place in the store's own stable order; ``cursor`` is opaque, sortable text."""
 
     cursor: str
@@ -257,8 +255,7 @@ class ClosableDetector(VoiceDetector, Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
+class Transcript(Value, frozen=True):
     """``confidence`` 0..1 or None where the engine has none. ``text`` "" means no words were found."""
 
     text: str
@@ -317,8 +314,7 @@ class Recognizer(Protocol):
         """Utterances that could start now without waiting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speech:
+class Speech(Value, frozen=True):
     """A piece of synthesized audio (PCM16 24 kHz mono) with the text it finishes.
 
     ``text_end``: characters of the whole text that are spoken when this chunk has been played: the mark
@@ -348,8 +344,7 @@ class Synthesizer(Protocol):
 # ------------------------------------------------------------------------------------ language model port
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
+class ModelRequest(Value, frozen=True):
     """One generation. ``items`` is the context in order, assistant items already cut to what was heard."""
 
     session: SessionId
@@ -370,20 +365,17 @@ class ModelRequest:
     "" for none. A model leaves what it has no setting for."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(Value, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalDelta:
+class RefusalDelta(Value, frozen=True):
     """Text by which the model declines. Not said in one message with other text: each change begins another."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+class ReasoningDelta(Value, frozen=True):
     """A piece of what the model thinks, for people: of ``part`` of a summary (``is_summary``), or of the thoughts
     themselves. ``text`` "": reasoning item ``id`` begins. One that never has its ReasoningDone was given up."""
 
@@ -393,8 +385,7 @@ class ReasoningDelta:
     is_summary: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDone:
+class ReasoningDone(Value, frozen=True):
     """The whole reasoning item as JSON text (``wire.reasoning``), told before what it led to. A model is given it
     back in front of that (``Item.reasoning``), and leaves out what it cannot read."""
 
@@ -402,8 +393,7 @@ class ReasoningDone:
     item: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
+class ToolCallDelta(Value, frozen=True):
     """A piece of a call's JSON arguments; ``index`` tells parallel calls apart."""
 
     index: int
@@ -412,17 +402,15 @@ class ToolCallDelta:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallDone:
+class ToolCallDone(Value, frozen=True):
     index: int
     call_id: str
     name: str
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDone:
-    usage: Usage = field(default_factory=Usage)
+class ModelDone(Value, frozen=True):
+    usage: Usage = Usage()
     reason: str = "completed"
     """completed | max_output_tokens | content_filter | steered (``SteerableModel``)."""
 
@@ -445,8 +433,7 @@ class LanguageModel(Protocol):
         """Stream one reply; ends with exactly one ModelDone. ``aclose`` cancels and frees the socket at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class SteerAnswer:
+class SteerAnswer(Value, frozen=True):
     """What a model says to input for a generation that runs.
 
     "accepted": the generation ends by itself: at its next safe boundary with ModelDone "steered", or as it would have
@@ -575,8 +562,7 @@ class LinkSink(Protocol):
         return ()
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseStart:
+class ResponseStart(Value, frozen=True):
     """One response as a link is asked for it; ``items`` is the context (heard text).
 
     Its last few are at hand, the others are unpacked when somebody reads that far: a link that knows the
@@ -677,8 +663,7 @@ class ToolRunner(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Value, frozen=True):
     """A finished piece of a recording track: where its samples are and their hash (SHA-256 hex)."""
 
     track: str

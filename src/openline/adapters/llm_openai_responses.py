@@ -23,11 +23,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from openline.adapters.llm_openai import Endpoint, asked_of, error_of, event_of
 from openline.adapters.llm_openai_responses_sockets import Again, Lane, Pool, SocketPlan, Statistics
 from openline.core.model import Item
+from openline.core.value import replace
 from openline.errors import LinkError, LinkUnavailable
 from openline.ports import NOT_OFFERED, ModelDone, ModelEvent, ModelRequest, SteerAnswer
 from openline.types import ResponseId, SessionId

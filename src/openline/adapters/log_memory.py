@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from openline.core.value import replace
 from openline.errors import (
     ClientProtocolError,
     IllegalTransition,

@@ -1,7 +1,7 @@
 """Values: what inputs, facts, effects, items and settings are. They never change, and are compared by their fields.
 
 msgspec's structs and not data classes (docs/decisions/0012): a frozen data class sets each field by
-``object.__setattr__``, which was a quarter of the time of a step.
+``object.__setattr__``; that was a quarter of the time of replay.
 """
 
 from __future__ import annotations

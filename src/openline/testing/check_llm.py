@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from openline.core.model import Item, Part, ToolSpec
+from openline.core.value import replace
 from openline.ports import (
     LanguageModel,
     ModelDone,

@@ -11,6 +11,7 @@ import pytest
 from openline.adapters.log_memory import MemoryLog
 from openline.core import inputs as i
 from openline.core.model import Limits
+from openline.core.value import replace
 from openline.errors import ClientProtocolError, SessionNotFound
 from openline.ports import SessionRow
 from openline.runtime.driver import CLOSE_ELSEWHERE
@@ -168,8 +169,8 @@ def test_one_session_that_cannot_be_read_keeps_no_other_from_coming_back(
             good = await home.call(Caller("conn_2"))
             names = [driver.session.state.session for driver in (bad, good)]
             home.log.crash()
-        record = home.log._sessions[names[0]].steps[0]
-        object.__setattr__(record, "body", b"not a step")
+        steps = home.log._sessions[names[0]].steps
+        steps[0] = replace(steps[0], body=b"not a step")
         next_home = House(log=home.log)
         await next_home.log.open()
         await next_home.gateway.start()
