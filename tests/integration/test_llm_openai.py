@@ -27,7 +27,7 @@ from openline.ports import (
     TextDelta,
     ToolCallDone,
 )
-from openline.testing.check_llm import PART_TOOL, ask, check_language_model, check_stream
+from openline.testing.check_llm import PART_TOOL, ask, check_language_model, check_steering, check_stream
 from openline.testing.fake_responses import FakeProvider as Fake
 from openline.testing.fake_responses_parts import Fault, FaultKind, Reply
 from openline.types import ItemId, ResponseId, SessionId
@@ -97,6 +97,16 @@ def test_every_one_keeps_the_rules_of_the_port(make: Make) -> None:
         async with Fake(obedient) as provider:
             endpoint = Endpoint(provider.url, "fake-1")
             await check_language_model(lambda: make(endpoint), is_deterministic=False)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_one_keeps_the_rules_of_steering(name: str) -> None:
+    async def story() -> None:
+        async with Fake(obedient) as provider:
+            endpoint = Endpoint(provider.url, "fake-1")
+            await check_steering(lambda: MODELS[name](endpoint), is_offered=name.startswith("ws"))
 
     asyncio.run(story())
 

@@ -3,116 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from integration.steered_provider import TALK, Provider, texts
+from integration.steered_provider import ALSO, PLAN, TALK, Caller, calling, said, texts, user
 from openline.adapters.llm_openai import Endpoint
 from openline.adapters.llm_openai_http import HttpModel
-from openline.adapters.llm_openai_responses import ResponsesModel
-from openline.adapters.llm_openai_responses_sockets import SocketPlan, with_lanes
-from openline.core.model import Item, Part
-from openline.core.value import replace
+from openline.adapters.llm_openai_responses_sockets import with_lanes
+from openline.core.model import Item
 from openline.errors import LinkUnavailable
-from openline.ports import (
-    LanguageModel,
-    ModelDone,
-    ModelRequest,
-    SteerAnswer,
-    TextDelta,
-    ToolCallDone,
-)
-from openline.runtime.model_choice import FirstOffered, steer
+from openline.ports import ModelDone, ModelRequest, SteerAnswer
+from openline.runtime.model_choice import FirstOffered
 from openline.testing.fake_responses_parts import Fault
 from openline.testing.fake_responses_steer import SteerKind, SteerPlan
 from openline.types import ItemId, ResponseId, SessionId
-
-PLAN = SocketPlan(wait_s=5, stall_s=5, drain_s=1, answer_s=2)
-ALSO = "also B"
-
-
-def user(text: str) -> Item:
-    return Item(ItemId(""), "message", "user", "user", content=(Part("input_text", text),))
-
-
-def said(text: str) -> Item:
-    return Item(ItemId(""), "message", "assistant", "assistant", content=(Part("output_text", text),))
-
-
-@dataclass
-class Caller:
-    """One session: what it knows of the conversation, and the generation that runs."""
-
-    model: LanguageModel
-    name: str = "sess_one"
-    items: list[Item] = field(default_factory=list)
-    events: list[Any] = field(default_factory=list)
-    number: int = 0
-    asked: ModelRequest = field(init=False)
-    task: asyncio.Task[None] = field(init=False)
-    spoke: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def begin(self, *items: Item, **more: Any) -> None:
-        self.number += 1
-        self.items += items
-        self.asked = replace(
-            ModelRequest(
-                SessionId(self.name), ResponseId(f"resp_{self.number}"), "", tuple(self.items), (), '"auto"'
-            ),
-            **more,
-        )
-        self.events, self.spoke = [], asyncio.Event()
-        self.task = asyncio.get_running_loop().create_task(self._run())
-
-    async def _run(self) -> None:
-        async with aclosing(self.model.generate(self.asked)) as events:
-            async for event in events:
-                self.events.append(event)
-                if isinstance(event, TextDelta | ToolCallDone):
-                    self.spoke.set()
-
-    async def steer(self, text: str = ALSO) -> SteerAnswer:
-        return await steer(self.model, self.asked, (user(text),))
-
-    async def end(self) -> str:
-        """How it ended; what was made is part of the conversation now."""
-        async with asyncio.timeout(10):
-            await self.task
-        text = "".join(event.text for event in self.events if isinstance(event, TextDelta))
-        self.items += [said(text)] if text else []
-        for call in (event for event in self.events if isinstance(event, ToolCallDone)):
-            made = Item(ItemId(""), "function_call", "assistant", call_id=call.call_id, name=call.name)
-            self.items.append(replace(made, arguments=call.arguments))
-        done = self.events[-1]
-        assert isinstance(done, ModelDone)
-        return done.reason
-
-    async def ask(self, *items: Item) -> str:
-        self.begin(*items)
-        assert await self.end() == "completed"
-        return self.items[-1].text
-
-    async def talk(self, text: str = TALK) -> None:
-        """Until the model has begun to answer, and holds."""
-        self.begin(user(text))
-        async with asyncio.timeout(5):
-            await self.spoke.wait()
-
-
-@asynccontextmanager
-async def calling(plan: SocketPlan = PLAN) -> AsyncIterator[tuple[Provider, ResponsesModel, Caller]]:
-    provider = Provider()
-    async with provider.fake:
-        model = ResponsesModel(Endpoint(provider.fake.url, "fake-1"), plan)
-        await model.start()
-        try:
-            yield provider, model, Caller(model)
-        finally:
-            await model.close()
 
 
 def test_what_the_provider_makes_of_the_input_is_taken_over_and_the_chain_goes_on() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TypeVar
 
 from openline.core.model import Item, Part, ToolSpec
@@ -25,6 +26,7 @@ from openline.ports import (
     ToolCallDelta,
     ToolCallDone,
 )
+from openline.runtime.model_choice import steer
 from openline.types import ItemId, ResponseId, SessionId
 
 T = TypeVar("T")
@@ -66,6 +68,57 @@ async def check_language_model(
     await _within(model.close())
 
 
+async def check_steering(
+    make: Callable[[], LanguageModel], *, question: str = "hello", is_offered: bool = True
+) -> None:
+    """What a model does with input for a running generation, beside ``check_language_model``. ``question`` as there.
+
+    ``is_offered`` False: it must say so, and go on as if nothing had been asked.
+    """
+    model = make()
+    await model.start()
+    try:
+        more = ask("and the bolts", number=2).items
+        request = ask(question, number=3)
+        answer = await _within(steer(model, request, more))
+        assert answer.outcome != "accepted", "what does not run cannot be steered"
+        events: list[ModelEvent] = []
+        async with aclosing(model.generate(request)) as stream:
+            async for event in stream:
+                events.append(event)
+                if len(events) == 1:
+                    answer = await _within(steer(model, request, more))
+        check_stream(events)
+        wanted = "accepted" if is_offered else "not_offered"
+        assert answer.outcome == wanted, f"expected {wanted}, got {answer.outcome} {answer.code}"
+        done = events[-1]
+        assert isinstance(done, ModelDone)
+        assert is_offered or done.reason != "steered", "what took no input is not ended by it"
+        assert (await _within(steer(model, request, more))).outcome != "accepted", "it is over"
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        said = Item(
+            ItemId("item_4"), "message", "assistant", "assistant", content=(Part("output_text", text),)
+        )
+        after = replace(ask(question, number=5), items=(*request.items, said, *more))
+        assert any(isinstance(event, TextDelta) for event in await collect(model, after)), (
+            "the request that has the input is answered"
+        )
+        await _check_cut_while_steered(model, question, more)
+    finally:
+        await _within(model.close())
+
+
+async def _check_cut_while_steered(model: LanguageModel, question: str, more: tuple[Item, ...]) -> None:
+    """A generation that was steered and is closed leaves nothing behind."""
+    request = ask(question, number=6)
+    async with aclosing(model.generate(request)) as stream:
+        await _within(anext(stream))
+        await _within(steer(model, request, more))
+    events = await collect(model, ask(question, number=7))
+    done = events[-1]
+    assert isinstance(done, ModelDone) and done.reason == "completed", "the next one is not steered"
+
+
 async def collect(model: LanguageModel, request: ModelRequest) -> list[ModelEvent]:
     """All events of one generation, checked for shape."""
 
@@ -82,7 +135,7 @@ def check_stream(events: list[ModelEvent]) -> None:
     ends = [event for event in events if isinstance(event, ModelDone)]
     assert len(ends) == 1, f"a generation ends with exactly one ModelDone, got {len(ends)}"
     assert events[-1] is ends[0], "nothing comes after ModelDone"
-    reasons = ("completed", "max_output_tokens", "content_filter")
+    reasons = ("completed", "max_output_tokens", "content_filter", "steered")
     assert ends[0].reason in reasons, f"the reason is one of {reasons}, got {ends[0].reason!r}"
     usage = ends[0].usage
     assert min(usage.input_tokens, usage.output_tokens) >= 0, "token counts are not negative"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from openline.core.model import Usage
+from openline.core.model import Item, Usage
 from openline.errors import LinkRejected
 from openline.ports import (
     ModelDone,
@@ -16,6 +17,7 @@ from openline.ports import (
     ReasoningDelta,
     ReasoningDone,
     RefusalDelta,
+    SteerAnswer,
     TextDelta,
     ToolCallDelta,
     ToolCallDone,
@@ -120,6 +122,58 @@ class ScriptedModel:
                 hint="Add a script to the test.",
             )
         return self.scripts[number]
+
+
+@dataclass
+class SteeredModel(ScriptedModel):
+    """Port ``SteerableModel``: a steer that is accepted ends what is being said, also in a ``Wait``; one that has
+    begun a call ends as it would have. ``answers``: to the next steers; then each is accepted. ``steered``: all of
+    them, with what they were for."""
+
+    answers: list[SteerAnswer] = field(default_factory=list)
+    steered: list[tuple[ModelRequest, tuple[Item, ...]]] = field(default_factory=list)
+    _stops: list[tuple[ModelRequest, asyncio.Event]] = field(default_factory=list)
+
+    async def steer(self, request: ModelRequest, items: tuple[Item, ...]) -> SteerAnswer:
+        self.steered.append((request, items))
+        stop = next((stop for running, stop in self._stops if running is request), None)
+        if stop is None:
+            return SteerAnswer("refused", "response_not_active")
+        answer = self.answers.pop(0) if self.answers else SteerAnswer("accepted")
+        if answer.outcome == "accepted":
+            stop.set()
+        return answer
+
+    async def generate(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        running = request, asyncio.Event()
+        self._stops.append(running)
+        has_calls = False
+        try:
+            async with aclosing(super().generate(request)) as events:
+                while (event := await _next(events, running[1], stops=not has_calls)) is not None:
+                    has_calls = has_calls or isinstance(event, ToolCallDelta)
+                    yield event
+                    if isinstance(event, ModelDone):
+                        return
+            yield ModelDone(reason="steered")
+        finally:
+            self._stops.remove(running)
+
+
+async def _next(
+    events: AsyncGenerator[ModelEvent, None], stop: asyncio.Event, *, stops: bool
+) -> ModelEvent | None:
+    """The next event; None when ``stop`` is set first."""
+    following = asyncio.ensure_future(anext(events))
+    waiting = asyncio.ensure_future(stop.wait())
+    try:
+        both = {following, waiting} if stops else {following}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return None if stops and stop.is_set() else following.result()
+    finally:
+        for task in (following, waiting):
+            task.cancel()
+        await asyncio.wait({following, waiting})
 
 
 def _think(step: Think) -> Iterator[ModelEvent]:
