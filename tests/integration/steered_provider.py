@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from openline.adapters.llm_openai import Endpoint
 from openline.adapters.llm_openai_responses import ResponsesModel
 from openline.adapters.llm_openai_responses_sockets import SocketPlan
 from openline.core.model import Item, Part
+from openline.core.value import replace
 from openline.ports import LanguageModel, ModelDone, ModelRequest, SteerAnswer, TextDelta, ToolCallDone
 from openline.runtime.model_choice import steer
 from openline.testing.fake_responses import FakeProvider

@@ -440,6 +440,8 @@ def test_each_item_has_what_led_to_it_and_the_rest_is_shown_and_forgotten(
             whole = ["rs_lost", "rs_1", "rs_2", "message", "rs_3", "function_call", "function_call", "rs_4"]
             # One that led to nothing is never done in a session: it is shown as far as it was told.
             assert shown == whole
+            is_unfinished = done["output"][-1].get("status") == "incomplete"
+            assert is_unfinished == store, "only what passes is told of its end"
             outputs = [
                 {"type": "function_call_output", "call_id": call, "output": "12"} for call in ("c1", "c2")
             ]

@@ -138,8 +138,10 @@ def test_openai_python_parses_the_form_it_asked_for(tmp_path: Path, store: bool)
 
 @each_store
 def test_parallel_tool_calls_and_their_outputs(tmp_path: Path, store: bool) -> None:
+    model = ScriptedModel(echo)
+
     async def story() -> None:
-        async with gateway(tmp_path / "d") as started, socket_of(started) as line:
+        async with gateway(tmp_path / "d", model) as started, socket_of(started) as line:
             await line.send(input=[{"role": "user", "content": "stock?"}], tools=[TOOL], store=store)
             events = await line.until_end()
             done = [e for e in events if e["type"] == "response.function_call_arguments.done"]
@@ -149,11 +151,15 @@ def test_parallel_tool_calls_and_their_outputs(tmp_path: Path, store: bool) -> N
             ]
             first = events[-1]["response"]
             assert [item["type"] for item in first["output"]] == ["message", "function_call", "function_call"]
+            assert {item["status"] for item in first["output"]} == {"completed"}
             outputs = [
                 {"type": "function_call_output", "call_id": f"call_{n}", "output": f"{n}2"} for n in (1, 2)
             ]
             end = await line.ask(input=outputs, tools=[TOOL], previous_response_id=first["id"], store=store)
             assert text_of(end) == "6: 22"
+            kinds = [item.type for item in model.requests[-1].items]
+            calls = ["function_call"] * 2 + ["function_call_output"] * 2
+            assert kinds == ["message", "message", *calls], "the message began before the calls"
 
     asyncio.run(story())
 

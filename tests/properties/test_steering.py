@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from openline.adapters.llm_openai import Endpoint
 from openline.adapters.llm_openai_responses import ResponsesModel
 from openline.adapters.llm_openai_responses_sockets import SocketPlan
 from openline.core.model import Item
+from openline.core.value import replace
 from openline.errors import LinkError
 from openline.testing.fake_responses_parts import Reply
 from openline.testing.fake_responses_steer import STEERS, SteerPlan

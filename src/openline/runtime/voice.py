@@ -15,18 +15,15 @@ from openline.ports import (
     ModelDone,
     ModelEvent,
     ModelRequest,
-    ReasoningDelta,
-    ReasoningDone,
     RefusalDelta,
     ResponseStart,
     Synthesizer,
     TextDelta,
-    ToolCallDelta,
-    ToolCallDone,
 )
 from openline.runtime.context import within
+from openline.runtime.fold import Fold
 from openline.runtime.sentences import Sentences
-from openline.types import CallId, ResponseId, SessionId
+from openline.types import ResponseId, SessionId
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +53,7 @@ class Reply:
         self._is_spoken = (start.request.modality or start.config.modality) == "audio"
         self._sentences: asyncio.Queue[str | None] = asyncio.Queue(SENTENCES_MAX)
         self._cutter = Sentences()
-        self._message: int | None = None
-        self._refuses = False
-        self._reasoning: list[str] = []
-        self._calls: dict[int, int] = {}
-        self._next_index = 0
+        self._fold = Fold(self._response, sink, is_spoken=self._is_spoken)
         self._done = ModelDone(Usage())
 
     async def run(self) -> None:
@@ -91,7 +84,7 @@ class Reply:
                 await self._sentences.put(piece)
             await self._sentences.put(None)
         else:
-            self._end_message()
+            self._fold.end_message()
 
     async def _events(self) -> AsyncGenerator[ModelEvent, None]:
         start = self._start
@@ -120,78 +113,30 @@ class Reply:
                 yield event
 
     async def _follow(self, event: ModelEvent) -> None:
+        self._fold.follow(event)
         match event:
-            case TextDelta(text):
-                await self._say(text)
-            case RefusalDelta(text):
-                await self._say(text, is_refusal=not self._is_spoken)
-            case ReasoningDelta():
-                if not self._is_spoken:
-                    self._sink.reasoning_delta(self._response, event)
-            case ReasoningDone(_, item):
-                if not self._is_spoken:
-                    self._end_message()
-                    self._reasoning.append(item)
-            case ToolCallDelta(index, call_id, name, arguments):
-                output = self._call_output(index, call_id, name)
-                self._sink.call_delta(self._response, output, arguments)
-            case ToolCallDone(index, call_id, name, arguments):
-                output = self._call_output(index, call_id, name)
-                self._sink.call_finished(self._response, output, arguments)
+            case TextDelta(text) | RefusalDelta(text) if self._is_spoken:
+                for piece in self._cutter.push(text):
+                    await self._sentences.put(piece)
             case ModelDone():
                 self._done = event
-
-    async def _say(self, text: str, *, is_refusal: bool = False) -> None:
-        if is_refusal != self._refuses:
-            self._end_message()
-        if self._message is None:
-            self._message, self._refuses = self._take_index(), is_refusal
-            self._sink.message_started(
-                self._response, self._message, is_refusal=is_refusal, reasoning=self._take_reasoning()
-            )
-        if not self._is_spoken:
-            self._sink.text_delta(self._response, self._message, text)
-            return
-        for piece in self._cutter.push(text):
-            await self._sentences.put(piece)
-
-    def _end_message(self) -> None:
-        if self._message is not None:
-            self._sink.message_finished(self._response, self._message)
-            self._message = None
-
-    def _call_output(self, index: int, call_id: str, name: str) -> int:
-        if index not in self._calls:
-            output = self._calls[index] = self._take_index()
-            reasoning = self._take_reasoning()
-            self._sink.call_started(self._response, output, CallId(call_id), name, reasoning=reasoning)
-        return self._calls[index]
-
-    def _take_reasoning(self) -> tuple[str, ...]:
-        """What the model thought since the last item it began: it belongs to the next one."""
-        taken = tuple(self._reasoning)
-        self._reasoning.clear()
-        return taken
-
-    def _take_index(self) -> int:
-        self._next_index += 1
-        return self._next_index - 1
+            case _:
+                pass
 
     # -- the voice
 
     async def _speak(self) -> None:
         offset = 0
         while (piece := await self._sentences.get()) is not None:
-            assert self._message is not None
-            self._sink.text_delta(self._response, self._message, piece)
+            assert self._fold.message is not None
+            self._sink.text_delta(self._response, self._fold.message, piece)
             if piece.strip():
                 await self._synthesize(piece, offset)
             offset += len(piece)
-        if self._message is not None:
-            self._sink.message_finished(self._response, self._message)
+        self._fold.end_message()
 
     async def _synthesize(self, piece: str, offset: int) -> None:
-        assert self._message is not None
+        assert self._fold.message is not None
         request, config = self._start.request, self._start.config
         voice = request.voice or config.voice
         # A piece begins with the blank that ended the last one; the mark counts from the piece's start.
@@ -200,6 +145,6 @@ class Reply:
         async with aclosing(self._voice.speak(text, voice=voice, speed=config.speed)) as chunks:
             async for chunk in chunks:
                 end = offset + lead + chunk.text_end
-                self._sink.audio_delta(self._response, self._message, chunk.pcm, end)
+                self._sink.audio_delta(self._response, self._fold.message, chunk.pcm, end)
                 while (ahead := self._sink.buffered_ms() - AHEAD_MS) > 0:  # noqa: ASYNC110 - the wait is known, there is no event
                     await asyncio.sleep(ahead / 1000)

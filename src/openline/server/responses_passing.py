@@ -11,17 +11,9 @@ import secrets
 from contextlib import aclosing
 
 from openline.core.model import Item, Part, Usage
-from openline.ports import (
-    LanguageModel,
-    ModelDone,
-    ModelRequest,
-    ReasoningDelta,
-    ReasoningDone,
-    RefusalDelta,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallDone,
-)
+from openline.core.value import replace
+from openline.ports import LanguageModel, ModelDone, ModelRequest, ReasoningDelta
+from openline.runtime.fold import Fold, Outputs
 from openline.runtime.gateway import Gateway
 from openline.runtime.model_choice import steer
 from openline.server.responses_makers import (
@@ -34,7 +26,7 @@ from openline.server.responses_makers import (
     problem_of,
     send_all,
 )
-from openline.types import ItemId, ResponseId, SessionId
+from openline.types import CallId, ItemId, ResponseId, SessionId
 from openline.wire.reasoning import part_of
 from openline.wire.responses_server import Create, ResponseWriter
 from openline.wire.responses_steer import OVER, UNREADABLE_INPUT
@@ -110,25 +102,10 @@ class Passing:
     async def _generate(self, request: ModelRequest, made: _Made) -> ModelDone:
         async with aclosing(self._model.generate(request)) as events:
             async for event in events:
-                match event:
-                    case TextDelta(text):
-                        made.text(text)
-                    case RefusalDelta(text):
-                        made.text(text, is_refusal=True)
-                    case ReasoningDelta(name, part, text, is_summary):
-                        send_all(made.emit, made.writer.reasoning(name, part, text, is_summary=is_summary))
-                    case ReasoningDone(_, item):
-                        made.reasoning(item)
-                    case ToolCallDelta(index, call_id, name, arguments):
-                        made.call_delta(made.call(index, call_id, name), arguments)
-                    case ToolCallDone(index, call_id, name, arguments):
-                        made.call_done(made.call(index, call_id, name), call_id, name, arguments)
-                    case ModelDone(_, reason):
-                        if (
-                            reason != "steered"
-                        ):  # What it was saying then ends as what is cut does: incomplete.
-                            made.message_done()
-                        return event
+                made.fold.follow(event)
+                if isinstance(event, ModelDone):
+                    made.done(event.reason)
+                    return event
         raise AssertionError("a model ends with ModelDone")
 
 
@@ -154,94 +131,94 @@ def _stop(task: asyncio.Task[ModelDone]) -> None:
     task.cancel()
 
 
-class _Made:
-    """The output of one passing response, as it comes."""
+class _Made(Outputs):
+    """The output of one passing response, as it comes: events for the client, ``items`` for what goes on from it."""
 
     def __init__(self, writer: ResponseWriter, emit: Emit) -> None:
         self.items: list[Item] = []
         self.is_steered = False
-        self.writer = writer
-        self.emit = emit
-        self._calls: dict[int, int] = {}
-        self._led_to: dict[int, tuple[Part, ...]] = {}
-        self._message: int | None = None
-        self._refuses = False
-        self._reasoning: list[Part] = []
-        self._led_here: tuple[Part, ...] = ()
+        self.fold = Fold(ResponseId(writer.response_id), self)
+        self._writer = writer
+        self._emit = emit
+        self._begun: dict[int, Item] = {}
         self._text: list[str] = []
-        self._next = 0
-
-    def text(self, text: str, *, is_refusal: bool = False) -> None:
-        if is_refusal != self._refuses:
-            self.message_done()
-        if self._message is None:
-            self._message, self._next = self._next, self._next + 1
-            self._refuses, self._led_here = is_refusal, self._take_reasoning()
-            item_id = f"msg_{secrets.token_hex(12)}"
-            started = self.writer.message_started(self._message, item_id, is_refusal=is_refusal)
-            send_all(self.emit, started)
-        self._text.append(text)
-        send_all(self.emit, self.writer.text(self._message, text))
-
-    def reasoning(self, item: str) -> None:
-        """It goes with the item that begins next."""
-        self.message_done()
-        self._reasoning.append(part_of(item))
-        send_all(self.emit, self.writer.reasoning_done(item))
-
-    def _take_reasoning(self) -> tuple[Part, ...]:
-        taken = tuple(self._reasoning)
-        self._reasoning.clear()
-        return taken
-
-    def message_done(self) -> None:
-        if self._message is not None:
-            text = "".join(self._text)
-            send_all(self.emit, self.writer.message_done(self._message, text))
-            self._keep(text)
-
-    def cut(self) -> list[Item]:
-        """All that was made, until it was steered if it was."""
-        if self._message is not None:
-            self._keep("".join(self._text))
-        return self.items
-
-    def _keep(self, text: str) -> None:
-        """In the order in which it began: a model may have called after it."""
-        assert self._message is not None
-        self.items.insert(min(self._message, len(self.items)), self._said(text))
-        self._message = None
-        self._text.clear()
-
-    def _said(self, text: str) -> Item:
-        content = (Part("refusal" if self._refuses else "output_text", text), *self._led_here)
-        return Item(ItemId(""), "message", "assistant", "assistant", content=content)
 
     def steer(self, maker: asyncio.Task[ModelDone]) -> None:
-        if not self._calls and not maker.done():
+        if not self.fold.has_calls and not maker.done():
             self.is_steered = True
             maker.cancel()
 
-    def call_delta(self, at: int, arguments: str) -> None:
-        send_all(self.emit, self.writer.call_delta(at, arguments))
+    def done(self, reason: str) -> None:
+        """Nothing more comes. What it was saying when it was steered ends as what is cut does: incomplete."""
+        if reason != "steered":
+            self.fold.end_message()
+        for reasoning in self.fold.take_reasoning():
+            send_all(self._emit, self._writer.reasoning_done(reasoning))
 
-    def call(self, index: int, call_id: str, name: str) -> int:
-        if index not in self._calls:
-            self._calls[index], self._next = self._next, self._next + 1
-            self._led_to[self._calls[index]] = self._take_reasoning()
-            item_id = f"fc_{secrets.token_hex(12)}"
-            send_all(self.emit, self.writer.call_started(self._calls[index], item_id, call_id, name))
-        return self._calls[index]
+    def cut(self) -> list[Item]:
+        """All that was made, until it was steered if it was."""
+        if self.fold.message is not None:
+            self._keep(self.fold.message)
+        return self.items
 
-    def call_done(self, at: int, call_id: str, name: str, arguments: str) -> None:
-        send_all(self.emit, self.writer.call_done(at, arguments))
-        call = Item(
-            ItemId(""),
-            "function_call",
-            "assistant",
-            content=self._led_to[at],
-            call_id=call_id,
-            name=name,
-            arguments=arguments,
-        )
-        self.items.append(call)
+    # -- what the fold says of each output
+
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        told = self._writer.reasoning(delta.id, delta.part, delta.text, is_summary=delta.is_summary)
+        send_all(self._emit, told)
+
+    def message_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        *,
+        is_refusal: bool = False,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        parts = Part("refusal" if is_refusal else "output_text"), *self._thought(reasoning)
+        self._begun[output_index] = Item(ItemId(""), "message", "assistant", "assistant", content=parts)
+        item_id = f"msg_{secrets.token_hex(12)}"
+        send_all(self._emit, self._writer.message_started(output_index, item_id, is_refusal=is_refusal))
+
+    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None:
+        self._text.append(text)
+        send_all(self._emit, self._writer.text(output_index, text))
+
+    def message_finished(self, response: ResponseId, output_index: int) -> None:
+        send_all(self._emit, self._writer.message_done(output_index, "".join(self._text)))
+        self._keep(output_index)
+
+    def call_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        call_id: CallId,
+        name: str,
+        *,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        parts = self._thought(reasoning)
+        call = Item(ItemId(""), "function_call", "assistant", content=parts, call_id=call_id, name=name)
+        self._begun[output_index] = call
+        item_id = f"fc_{secrets.token_hex(12)}"
+        send_all(self._emit, self._writer.call_started(output_index, item_id, call_id, name))
+
+    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        send_all(self._emit, self._writer.call_delta(output_index, arguments))
+
+    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None:
+        send_all(self._emit, self._writer.call_done(output_index, arguments))
+        self.items.append(replace(self._begun[output_index], arguments=arguments))
+
+    def _thought(self, reasoning: tuple[str, ...]) -> tuple[Part, ...]:
+        for item in reasoning:
+            send_all(self._emit, self._writer.reasoning_done(item))
+        return tuple(part_of(item) for item in reasoning)
+
+    def _keep(self, message: int) -> None:
+        """In the order in which it began: a model may have called after it."""
+        begun = self._begun[message]
+        first, *thoughts = begun.content
+        parts = replace(first, text="".join(self._text)), *thoughts
+        self.items.insert(min(message, len(self.items)), replace(begun, content=parts))
+        self._text.clear()
