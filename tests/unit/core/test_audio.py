@@ -7,6 +7,7 @@ import pytest
 from openline.core.audio import (
     BYTES_PER_MS,
     RATE,
+    SAMPLES_PER_MS,
     cut_text,
     ms_of_bytes,
     ms_of_samples,
@@ -19,6 +20,10 @@ from openline.core.model import AudioFormat
 @pytest.mark.parametrize("name", ["pcm", "pcmu", "pcma"])
 def test_a_millisecond_of_every_format_moves_a_track_by_as_many_samples(name: AudioFormat) -> None:
     assert samples_of(name, bytes(BYTES_PER_MS[name] * 20)) == samples_of_ms(20)
+
+
+def test_a_track_has_the_rate_of_the_protocol() -> None:
+    assert (RATE, SAMPLES_PER_MS) == (24_000, 24)
 
 
 def test_times_are_whole_milliseconds_rounded_down() -> None:
