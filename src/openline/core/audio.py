@@ -33,16 +33,25 @@ def ms_of_bytes(count: int, rate: int = RATE) -> int:
 
 
 def cut_text(
-    text: str, audio_ms: int, heard_ms: int, text_end: int | None, known: tuple[int, int] | None = None
+    text: str,
+    audio_ms: int,
+    heard_ms: int,
+    text_end: int | None,
+    known: tuple[int, int] | None = None,
+    *,
+    is_open: bool = False,
 ) -> tuple[int, bool]:
     """How many characters of ``text`` were heard, and whether that is an estimate.
 
     By the synthesizer's mark when there is one (``text_end``), else in proportion to the audio, down to
     the last whole word: half a heard word is not heard. Everything heard is the whole text. ``known``: a
     time and the characters that were heard by then. The proportion goes through it; before it, to the word
-    whose end is nearest, for the last one known had ended some time before.
+    whose end is nearest, for the last one known had ended some time before. ``is_open``: more audio was to
+    come, and the text may be ahead of it: all of the audio is the whole text only if no mark says less.
     """
-    if heard_ms >= audio_ms:
+    heard_ms = min(heard_ms, audio_ms)
+    is_ahead = is_open and (text_end is not None or audio_ms == 0)
+    if heard_ms == audio_ms and not is_ahead and (known is None or known[0] < audio_ms):
         return len(text), False
     if heard_ms <= 0:
         return 0, False

@@ -328,7 +328,8 @@ def _cut_output(draft: Draft, response: Response, output: Output, cut: Cut | Non
         _finish_output(draft, response, output, cut.text, 0, len(cut.text))
         return
     entry = draft.state.entries.get(output.item_id)
-    shown_end, estimated = cut_text(cut.text, cut.audio_ms, cut.heard_ms, cut.text_end)
+    is_spoken = output.parts[0].type == "output_audio"
+    shown_end, estimated = cut_text(cut.text, cut.audio_ms, cut.heard_ms, cut.text_end, is_open=is_spoken)
     _finish_output(draft, response, output, cut.text, cut.audio_ms, shown_end)
     if entry is not None:
         draft.fact(f.ItemHeard(output.item_id, cut.heard_ms, shown_end, cut.source, estimated))

@@ -93,6 +93,22 @@ def test_what_was_known_to_be_heard_is_never_more_for_less_time(
     assert cut_text(STORY, 4_000, 2_000, 11, (2_000, 9)) == (11, False), "a mark is a mark"
 
 
+def test_all_of_the_audio_so_far_is_not_all_of_the_text_where_a_mark_says_less() -> None:
+    assert cut_text(STORY, 4_000, 4_000, 9, is_open=True) == (9, False)
+    assert cut_text(STORY, 4_000, 4_100, 40, is_open=True) == (36, False)
+    assert cut_text(STORY, 4_000, 4_000, None, is_open=True) == (36, False), "nothing better is known"
+    assert cut_text(STORY, 0, 0, None, is_open=True) == (0, False), "its audio had not begun"
+    assert cut_text(STORY, 4_000, 2_000, 9, is_open=True) == (9, False)
+    assert cut_text(STORY, 4_000, 4_000, 35) == (36, False), "what is complete was heard whole"
+
+
+def test_what_was_known_of_all_the_audio_stays_so_for_any_time_after_it() -> None:
+    assert cut_text(STORY, 2_000, 2_000, None, (2_000, 9)) == (9, True)
+    assert cut_text(STORY, 2_000, 9_000, None, (2_000, 9)) == (9, True)
+    assert cut_text(STORY, 2_000, 9_000, None, (1_999, 9)) == (36, False)
+    assert cut_text(STORY, 0, 0, None, (0, 0)) == (0, False)
+
+
 def test_text_without_audio_counts_as_heard_and_one_word_is_heard_whole_or_not_at_all() -> None:
     assert cut_text("hello", 0, 0, None) == (5, False)
     assert cut_text("hello", 1_000, 999, None) == (0, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core_call import (
@@ -74,6 +76,21 @@ def test_a_client_that_cuts_after_an_interruption_claims_no_words_that_were_not_
     for asked, end in ((880, 8), (700, 8), (500, 3)):
         (*_, told) = call.give(i.TruncateItem(item, 0, asked, CONN)).facts
         assert told == f.ItemHeard(item, asked, end, "client", True), "a moment less is not a word less"
+
+
+@pytest.mark.parametrize(("cut", "end"), [((2_000, 2_000, "paced", 8), 8), ((0, 0, "paced"), 0)])
+def test_an_answer_that_stops_between_its_sentences_claims_the_next_one_by_no_way(
+    cut: tuple[Any, ...], end: int
+) -> None:
+    """All of its audio was heard, or none had come; the text of what was to be said next is there."""
+    call, response = reply_under_way()
+    (item, *_) = [output.item_id for output in call.session.state.responses[response].outputs.values()]
+    text = "One line is open. Every word on it is put in order, and none is lost."
+    step = call.give(i.CancelResponse(None, (Cut(item, text, *cut),), conn=CONN))
+    assert step.facts[1] == f.ItemHeard(item, cut[1], end, "paced", False)
+    assert e.CutItem(item, cut[1], text[:end]) in step.effects
+    (*_, told) = call.give(i.TruncateItem(item, 0, 5_000, CONN)).facts
+    assert told == f.ItemHeard(item, cut[1], end, "client", end > 0), "a client knows no better"
 
 
 def test_more_than_all_of_an_item_is_all_of_it_and_the_model_need_not_be_told() -> None:
