@@ -39,8 +39,8 @@ IDLE_CHECKPOINT_SECONDS = 2.0
 """Quiet time after which what is in the WAL goes into the database, so that a start has little to recover."""
 LINGER_MORE = 4
 """So many times the wait for more, where the last commit had a few steps: they come faster than they are committed one
-by one, and each commit costs a tenth of a millisecond of the loop's core whatever is in it. A single step waits for
-nobody, and many need not wait to be many."""
+by one, and most of what a commit costs the loop's core does not depend on how many are in it. A single step waits no
+longer, and many need not wait to be many."""
 FEW_STEPS = range(2, 9)
 HEADS_MAX = 50_000
 """Sessions whose last seq is kept in memory (about 200 bytes each); beyond that it is read again."""
