@@ -471,7 +471,43 @@ class SteerableModel(LanguageModel, Protocol):
 # --------------------------------------------------------------------------------------------- model link
 
 
-class LinkSink(Protocol):
+class Outputs(Protocol):
+    """What a model makes of one response, item by item; each by its index among them."""
+
+    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
+        """What the model thinks, while it does; nothing durable, and never spoken."""
+        return
+
+    def message_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        *,
+        is_refusal: bool = False,
+        reasoning: tuple[str, ...] = (),
+    ) -> None:
+        """``reasoning``: the finished reasoning items that led to it; kept with it."""
+
+    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
+
+    def message_finished(self, response: ResponseId, output_index: int) -> None: ...
+
+    def call_started(
+        self,
+        response: ResponseId,
+        output_index: int,
+        call_id: CallId,
+        name: str,
+        *,
+        reasoning: tuple[str, ...] = (),
+    ) -> None: ...
+
+    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
+
+    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
+
+
+class LinkSink(Outputs, Protocol):
     """What a link tells its session. Sample positions count the audio appended to this link since it was
     opened (24 kHz); the runtime maps them to the session's track. All calls are synchronous, on the loop, and carry the link's epoch
     implicitly: the runtime gives every link a sink of its own and stops listening when the link is replaced.
@@ -514,41 +550,9 @@ class LinkSink(Protocol):
 
     def turn_failed(self, item_id: ItemId | None, reason: str) -> None: ...
 
-    # -- the model's side
-    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None:
-        """What the model thinks, while it does; nothing durable, and never spoken."""
-        return
-
-    def message_started(
-        self,
-        response: ResponseId,
-        output_index: int,
-        *,
-        is_refusal: bool = False,
-        reasoning: tuple[str, ...] = (),
-    ) -> None:
-        """``reasoning``: the finished reasoning items that led to it; kept with it."""
-
-    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
-
+    # -- the model's side: beside Outputs
     def audio_delta(self, response: ResponseId, output_index: int, pcm: bytes, text_end: int) -> None:
         """In the link's ``output_format``; ``text_end``: characters of the item's text spoken at the end of this chunk."""
-
-    def message_finished(self, response: ResponseId, output_index: int) -> None: ...
-
-    def call_started(
-        self,
-        response: ResponseId,
-        output_index: int,
-        call_id: CallId,
-        name: str,
-        *,
-        reasoning: tuple[str, ...] = (),
-    ) -> None: ...
-
-    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
-
-    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
 
     def buffered_ms(self) -> int:
         """Audio given to the sink and not yet released: a synthesizer is paced by this, a socket never is."""

@@ -1,15 +1,14 @@
 """A language model's events as the outputs of one response: which there are, in which order, and what led to each.
 
-Who tells them on is an ``Outputs``: the session's link sink, or the events of a response that nobody stores.
+Who tells them on are the ``ports.Outputs``: the session's link sink, or the events of a response that nobody stores.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from openline.ports import (
     ModelDone,
     ModelEvent,
+    Outputs,
     ReasoningDelta,
     ReasoningDone,
     RefusalDelta,
@@ -18,39 +17,6 @@ from openline.ports import (
     ToolCallDone,
 )
 from openline.types import CallId, ResponseId
-
-
-class Outputs(Protocol):
-    """The model's side of a ``LinkSink``, without what is heard."""
-
-    def reasoning_delta(self, response: ResponseId, delta: ReasoningDelta) -> None: ...
-
-    def message_started(
-        self,
-        response: ResponseId,
-        output_index: int,
-        *,
-        is_refusal: bool = False,
-        reasoning: tuple[str, ...] = (),
-    ) -> None: ...
-
-    def text_delta(self, response: ResponseId, output_index: int, text: str) -> None: ...
-
-    def message_finished(self, response: ResponseId, output_index: int) -> None: ...
-
-    def call_started(
-        self,
-        response: ResponseId,
-        output_index: int,
-        call_id: CallId,
-        name: str,
-        *,
-        reasoning: tuple[str, ...] = (),
-    ) -> None: ...
-
-    def call_delta(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
-
-    def call_finished(self, response: ResponseId, output_index: int, arguments: str) -> None: ...
 
 
 class Fold:

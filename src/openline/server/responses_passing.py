@@ -12,8 +12,8 @@ from contextlib import aclosing
 
 from openline.core.model import Item, Part, Usage
 from openline.core.value import replace
-from openline.ports import LanguageModel, ModelDone, ModelRequest, ReasoningDelta
-from openline.runtime.fold import Fold, Outputs
+from openline.ports import LanguageModel, ModelDone, ModelRequest, Outputs, ReasoningDelta
+from openline.runtime.fold import Fold
 from openline.runtime.gateway import Gateway
 from openline.runtime.model_choice import steer
 from openline.server.responses_makers import (

@@ -7,6 +7,7 @@ from typing import Any
 from openline.ports import (
     ModelDone,
     ModelEvent,
+    Outputs,
     ReasoningDelta,
     ReasoningDone,
     RefusalDelta,
@@ -14,7 +15,7 @@ from openline.ports import (
     ToolCallDelta,
     ToolCallDone,
 )
-from openline.runtime.fold import Fold, Outputs
+from openline.runtime.fold import Fold
 from openline.types import CallId, ResponseId
 
 
