@@ -19,6 +19,7 @@ typedef struct {
     int item_rate;        /* items mode: commands a second and session */
     double warmup_s, seconds_s;
     int reply_ms, delta_ms, tool_every; /* upstream: what it answers with */
+    int look_us;          /* between two looks at the sockets; 0: each write to them wakes the generator */
 } options;
 
 typedef struct conn conn;
