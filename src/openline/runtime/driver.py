@@ -392,14 +392,17 @@ class SessionDriver:
             cuts = self.playout.unlisten(keep=not texters)
         self.offer(i.Detach(conn, code, clean, cuts))
 
-    def append_audio(self, data: bytes) -> None:
-        """Caller audio in the session's input format: to the recording and the link. Never waits, never a step."""
+    def append_audio(self, data: bytes, frame: bytes = b"") -> None:
+        """Caller audio in the session's input format: to the recording and the link. Never waits, never a step.
+
+        ``frame``: the client event it came in, as ``ModelLink.append_audio`` is given it.
+        """
         # One function, few attributes: each of 50 frames a second finds all that it touches out of the caches.
         pcm, encoded, samples = data, None, len(data) >> 1
         kept: bytes | Encoded = data
         name = self._input_format
         if name != "pcm":
-            encoded = Encoded(name, data)
+            encoded, frame = Encoded(name, data), b""
             if self.recorder is None and self.link is not None and self.link.passes(name):
                 pcm, kept, samples = b"", encoded, encoded.samples
                 self.codecs.pass_caller()
@@ -418,7 +421,7 @@ class SessionDriver:
         else:
             self._tail.add(start, kept, self._may_be_speech or self.unheard_from is not None)
         if self.link is not None:
-            self.link.append(pcm, start, end, encoded)
+            self.link.append(pcm, start, end, encoded, frame)
         elif self.unheard_from is None:
             self.unheard_from = start
 

@@ -168,10 +168,12 @@ class LinkHost:
             and self.link.input_format == name
         )
 
-    def append(self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None) -> None:
+    def append(
+        self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None, frame: bytes = b""
+    ) -> None:
         """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened.
 
-        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that.
+        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that. ``frame``: the event it came in.
         """
         if self._is_closed:
             return
@@ -184,7 +186,7 @@ class LinkHost:
             self._skip_to(start)
         self._next_position = end
         if link.input_format == "pcm":
-            link.append_audio(pcm)
+            link.append_audio(pcm, frame)
         elif encoded is not None and encoded.format == link.input_format:
             link.append_encoded(encoded.data, end - start)
         else:
