@@ -84,6 +84,7 @@ class SessionDriver:
             "_input_format",
         ),
         *("_is_busy", "_last_words", "_leaving", "_link_factory", "_log", "_loop", "_may_be_speech", "_owed"),
+        *("_rings_at", "_wake_at"),
         *(
             "_tail",
             "_tasks",
@@ -133,6 +134,9 @@ class SessionDriver:
         self._owed: list[tuple[Seq, e.Effect, ResponseStart | None]] = []
         self._undelivered: list[tuple[Seq, tuple[f.Fact, ...]]] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = 0
+        """What the timer that runs was set for."""
+        self._wake_at: int | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
         self._heard_until = 0
@@ -239,12 +243,26 @@ class SessionDriver:
         self._may_be_speech = state.turn is not None or state.config.turn_detection is None
 
     def _set_alarm(self, wake_at: int | None, now: Now) -> None:
+        """``wake_at``: on the monotonic clock, ns. Mostly a step only puts it off: then the timer that runs is left
+        alone, and looks when it rings."""
+        self._wake_at = wake_at
         if self._alarm is not None:
+            if wake_at is not None and wake_at >= self._rings_at:
+                return
             self._alarm.cancel()
             self._alarm = None
         if wake_at is not None and not self.is_stopped:
             delay = max(0.0, (wake_at - now.mono_ns) / 1e9) + 0.001
-            self._alarm = self._loop.call_later(min(delay, 3600.0), self._pass_time)
+            self._rings_at = wake_at
+            self._alarm = self._loop.call_later(min(delay, 3600.0), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        wake_at, now = self._wake_at, self._clock.now()
+        if wake_at is not None and wake_at > max(self._rings_at, now.mono_ns):
+            self._set_alarm(wake_at, now)
+        else:
+            self._pass_time()
 
     def _pass_time(self) -> None:
         """A line that sends nothing stands still; the track is where the wall clock says, as for what comes next."""
