@@ -255,6 +255,28 @@ def test_a_model_that_never_answers_is_given_up_by_the_drivers_own_alarm() -> No
     run(story())
 
 
+def test_a_model_that_begins_late_and_stalls_is_given_up_by_what_it_said_last() -> None:
+    """Each sign of life puts the deadline off; the timer that was set for the first one must look again."""
+
+    async def story() -> None:
+        plan = ReplyPlan(text="one two three four", first_delay_ms=2_000, failure="stalls", fail_at_chunk=1)
+        links = ScriptedLinkFactory(lambda context: plan)
+        async with house(links=links, limits=Limits(silence_budget_ms=3_000)) as home:
+            driver = await home.call(Caller())
+            ask(driver, "hello")
+
+            def told() -> int:
+                names = facts_of(home.log, driver.session.state.session)
+                return names.count("openline.silence.exceeded")
+
+            await asyncio.sleep(3.5)
+            assert told() == 0, "it said something two seconds ago"
+            await asyncio.sleep(4)
+            assert told() == 1
+
+    run(story())
+
+
 def test_a_lost_link_is_opened_again_and_the_reply_nobody_heard_is_asked_for_again() -> None:
     async def story() -> None:
         plans = [ReplyPlan(text="lost", failure="lost", fail_at_chunk=0), ReplyPlan(text="it again")]
