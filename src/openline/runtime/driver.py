@@ -34,6 +34,7 @@ from openline.ports import (
     StepCodec,
     StepRecord,
 )
+from openline.runtime.alarm import Alarm
 from openline.runtime.codecs import Codecs, Encoded
 from openline.runtime.linkhost import LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks
@@ -84,7 +85,6 @@ class SessionDriver:
             "_input_format",
         ),
         *("_is_busy", "_last_words", "_leaving", "_link_factory", "_log", "_loop", "_may_be_speech", "_owed"),
-        *("_rings_at", "_wake_at"),
         *(
             "_tail",
             "_tasks",
@@ -133,10 +133,7 @@ class SessionDriver:
         self._is_busy = False
         self._owed: list[tuple[Seq, e.Effect, ResponseStart | None]] = []
         self._undelivered: list[tuple[Seq, tuple[f.Fact, ...]]] = []
-        self._alarm: asyncio.TimerHandle | None = None
-        self._rings_at = 0
-        """What the timer that runs was set for."""
-        self._wake_at: int | None = None
+        self._alarm = Alarm(self._loop, clock, self._pass_time)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
         self._heard_until = 0
@@ -193,7 +190,8 @@ class SessionDriver:
         for effect in step.effects:
             self._take(effect, step)
         self._after(step)
-        self._set_alarm(step.wake_at, now)
+        if not self.is_stopped:
+            self._alarm.set(step.wake_at, now)
         return step
 
     def _append(self, step: Step, now: Now) -> None:
@@ -241,28 +239,6 @@ class SessionDriver:
         self._created_ms = state.created_ms
         self._input_format = state.config.input_format
         self._may_be_speech = state.turn is not None or state.config.turn_detection is None
-
-    def _set_alarm(self, wake_at: int | None, now: Now) -> None:
-        """``wake_at``: on the monotonic clock, ns. Mostly a step only puts it off: then the timer that runs is left
-        alone, and looks when it rings."""
-        self._wake_at = wake_at
-        if self._alarm is not None:
-            if wake_at is not None and wake_at >= self._rings_at:
-                return
-            self._alarm.cancel()
-            self._alarm = None
-        if wake_at is not None and not self.is_stopped:
-            delay = max(0.0, (wake_at - now.mono_ns) / 1e9) + 0.001
-            self._rings_at = wake_at
-            self._alarm = self._loop.call_later(min(delay, 3600.0), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        wake_at, now = self._wake_at, self._clock.now()
-        if wake_at is not None and wake_at > max(self._rings_at, now.mono_ns):
-            self._set_alarm(wake_at, now)
-        else:
-            self._pass_time()
 
     def _pass_time(self) -> None:
         """A line that sends nothing stands still; the track is where the wall clock says, as for what comes next."""
@@ -610,8 +586,7 @@ class SessionDriver:
         if self.is_stopped:
             return
         self.is_stopped = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
         for waiting in self._last_words.values():
             waiting.cancel()
         self.playout.close()
