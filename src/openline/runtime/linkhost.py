@@ -430,8 +430,10 @@ class LinkHost:
             self._driver.offer(i.ResponseFailed(self.epoch, response, problem, cuts))
             self._driver.playout.clear(response)
             return
-        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason))
-        self._driver.playout.finish_response(response)
+        is_released = self._driver.playout.is_all_released
+        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason, is_released))
+        if not is_released:
+            self._driver.playout.finish_response(response)
 
     def conversation(self) -> Sequence[Item]:
         return self._driver.session.state.conversation()
