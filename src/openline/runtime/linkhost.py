@@ -168,12 +168,10 @@ class LinkHost:
             and self.link.input_format == name
         )
 
-    def append(
-        self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None, frame: bytes = b""
-    ) -> None:
+    def append(self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None) -> None:
         """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened.
 
-        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that. ``frame``: the event it came in.
+        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that.
         """
         if self._is_closed:
             return
@@ -186,7 +184,7 @@ class LinkHost:
             self._skip_to(start)
         self._next_position = end
         if link.input_format == "pcm":
-            link.append_audio(pcm, frame)
+            link.append_audio(pcm)
         elif encoded is not None and encoded.format == link.input_format:
             link.append_encoded(encoded.data, end - start)
         else:
@@ -430,10 +428,8 @@ class LinkHost:
             self._driver.offer(i.ResponseFailed(self.epoch, response, problem, cuts))
             self._driver.playout.clear(response)
             return
-        is_released = self._driver.playout.is_all_released
-        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason, is_released))
-        if not is_released:
-            self._driver.playout.finish_response(response)
+        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason))
+        self._driver.playout.finish_response(response)
 
     def conversation(self) -> Sequence[Item]:
         return self._driver.session.state.conversation()

@@ -26,7 +26,7 @@ class SlowLink:
         await self.may_open.wait()
         sink.opened()
 
-    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
+    def append_audio(self, pcm: bytes) -> None:
         self.heard += pcm
 
 

@@ -56,22 +56,6 @@ class CallerAudio:
     """``input_format``: what the provider is sent, or will be once it has agreed to it. ``socket``: where to, once
     there is one."""
 
-    __slots__ = (
-        "_asked",
-        "_counts",
-        "_declined",
-        "_formats",
-        "_kind",
-        "_line",
-        "_switch",
-        "_taken",
-        "_transcoder",
-        "_turns",
-        "_waiting",
-        "input_format",
-        "socket",
-    )
-
     def __init__(
         self,
         line: Line,
@@ -99,17 +83,17 @@ class CallerAudio:
 
     # -- audio
 
-    def append(self, name: AudioFormat, data: bytes, samples: int, frame: bytes = b"") -> None:
-        """``samples``: how far it moves the link's position. ``frame``: as ``upstream.append_audio`` takes it."""
+    def append(self, name: AudioFormat, data: bytes, samples: int) -> None:
+        """``samples``: how far it moves the link's position."""
         if self._switch:
             self._wait(lambda: self.append(name, data, samples), samples)
             return
         if name != self.input_format:
-            data, frame = self._transcoder.convert(name, self.input_format, data), b""
+            data = self._transcoder.convert(name, self.input_format, data)
         socket = self.socket
         if socket is not None and socket.is_writable:
-            self._turns.position += samples
-            socket.send(upstream.append_audio(data, frame))
+            self._turns.sent(samples)
+            socket.send(upstream.append_audio(data))
         else:
             self._drop(samples)
 
@@ -128,7 +112,7 @@ class CallerAudio:
         if self._switch:
             self._waiting.append(lambda: self.append_again(name, data, samples))
             return
-        self._turns.position += samples
+        self._turns.sent(samples)
         self.replay(name, data)
 
     def replay(self, name: AudioFormat, data: bytes) -> None:
