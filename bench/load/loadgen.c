@@ -130,8 +130,8 @@ static void rest(void) {
 static void wait_and_serve(int64_t until) {
     struct epoll_event events[MAX_EVENTS];
     int64_t left = until - now_ns();
-    if (opt.look_us) {
-        if (left > 0) rest();
+    if (opt.look_us && left > 0) {
+        rest();
         left = 0;
     }
     /* Not shorter than 0.2 ms: waking for every single send would burn the core that the callers need. */

@@ -509,8 +509,9 @@ class Outputs(Protocol):
 
 class LinkSink(Outputs, Protocol):
     """What a link tells its session. Sample positions count the audio appended to this link since it was
-    opened (24 kHz); the runtime maps them to the session's track. All calls are synchronous, on the loop, and carry the link's epoch
-    implicitly: the runtime gives every link a sink of its own and stops listening when the link is replaced.
+    opened (24 kHz); the runtime maps them to the session's track. All calls are synchronous, on the loop, and carry
+    the link's epoch implicitly: the runtime gives every link a sink of its own and stops listening when the link is
+    replaced.
     """
 
     def opened(self) -> None:

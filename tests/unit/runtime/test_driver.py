@@ -256,7 +256,7 @@ def test_a_model_that_never_answers_is_given_up_by_the_drivers_own_alarm() -> No
 
 
 def test_a_model_that_begins_late_and_stalls_is_given_up_by_what_it_said_last() -> None:
-    """Each sign of life puts the deadline off; the timer that was set for the first one must look again."""
+    """Each sign of life puts the deadline off, and the one that counts is that of the last."""
 
     async def story() -> None:
         plan = ReplyPlan(text="one two three four", first_delay_ms=2_000, failure="stalls", fail_at_chunk=1)
