@@ -4,6 +4,9 @@
 ready. Its network is made of socket pairs inside the process: what one side has written the other can read at once,
 so that the order of events depends on nothing outside. Everything above the socket runs as it is: handshakes, frames,
 close codes, cut and half-open lines. There is no TLS, no name service and no way out of the process.
+
+picows asks aiofastnet for its connections, not the loop: ``run_virtual_net`` sees that these are of this network too.
+Real ones between its ends would be in flight while the clock jumps, and no two runs would be alike.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+import aiofastnet
 
 from openline.testing.virtual_time import Quiescent, keep_error
 
@@ -39,6 +45,17 @@ class _PatientSelector(selectors.DefaultSelector):
         return []
 
 
+class _End(socket.socket):
+    """One end of a line. It has no options of TCP, and takes them: picows sets some, whatever its transport is."""
+
+    def setsockopt(self, level: int, *option: Any) -> None:
+        if level != socket.IPPROTO_TCP:
+            super().setsockopt(level, *option)
+
+    def getsockopt(self, level: int, *option: Any) -> Any:
+        return 0 if level == socket.IPPROTO_TCP else super().getsockopt(level, *option)
+
+
 class VirtualNetLoop(asyncio.SelectorEventLoop):
     """``time()`` is virtual seconds from 0. ``create_server`` and ``create_connection`` know each other by port only.
 
@@ -51,7 +68,8 @@ class VirtualNetLoop(asyncio.SelectorEventLoop):
         self._now_s = 0.0
         super().__init__(selector)
         self._clock_resolution = 1e-9
-        self._servers: dict[int, Callable[[], asyncio.BaseProtocol]] = {}
+        self._servers: dict[int, Callable[[socket.socket], Coroutine[Any, Any, Any]]] = {}
+        """What takes a connection, by port."""
         self.unhandled: list[BaseException] = []
         self.set_exception_handler(keep_error)
 
@@ -65,10 +83,16 @@ class VirtualNetLoop(asyncio.SelectorEventLoop):
         self, factory: Any, host: Any = None, port: Any = None, **options: Any
     ) -> Any:
         """As asyncio's; ``port`` 0 or None takes a free one. Options about sockets mean nothing here."""
+        return self.listen(port, lambda there: self.connect_accepted_socket(factory, there))
+
+    def listen(
+        self, port: int | None, accept: Callable[[socket.socket], Coroutine[Any, Any, Any]]
+    ) -> _Server:
+        """Take ``port``, or a free one for 0 and None. Raises OSError where it is taken."""
         port = port or next(free for free in range(FIRST_PORT, 65_536) if free not in self._servers)
         if port in self._servers:
             raise OSError(f"port {port} is taken")
-        self._servers[port] = factory
+        self._servers[port] = accept
         return _Server(self._servers, port)
 
     async def create_connection(  # type: ignore[override]  # as above
@@ -77,19 +101,23 @@ class VirtualNetLoop(asyncio.SelectorEventLoop):
         """As asyncio's. ConnectionRefusedError where nobody listens. With ``sock`` it is asyncio's."""
         if options.get("sock") is not None:
             return await super().create_connection(factory, **options)
+        return await super().create_connection(factory, sock=await self.dial(port))
+
+    async def dial(self, port: int) -> socket.socket:
+        """Our end of a new line to ``port``. Raises ConnectionRefusedError where nobody listens."""
         if port not in self._servers:
             raise ConnectionRefusedError(f"nobody listens on port {port}")
-        here, there = socket.socketpair()
+        here, there = (_End(fileno=end.detach()) for end in socket.socketpair())
         for end in (here, there):
             end.setblocking(False)
-        await self.connect_accepted_socket(self._servers[port], there)
-        return await super().create_connection(factory, sock=here)
+        await self._servers[port](there)
+        return here
 
 
 class _Server:
     """As much of an asyncio server as servers of ours ask for."""
 
-    def __init__(self, servers: dict[int, Callable[[], asyncio.BaseProtocol]], port: int) -> None:
+    def __init__(self, servers: dict[int, Any], port: int) -> None:
         self._servers = servers
         self._port = port
         self.sockets = (self,)
@@ -107,6 +135,28 @@ class _Server:
         return
 
 
+@contextmanager
+def _aiofastnet_of(loop: VirtualNetLoop) -> Iterator[None]:
+    """aiofastnet's transports, between the socket pairs of ``loop``."""
+    names = vars(aiofastnet)
+    real = {name: names[name] for name in ("create_connection", "create_server")}
+
+    async def create_server(_: Any, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        return loop.listen(port, lambda there: aiofastnet.connect_accepted_socket(loop, factory, there))
+
+    async def create_connection(
+        _: Any, factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        sock = options.get("sock") or await loop.dial(port)
+        return await real["create_connection"](loop, factory, sock=sock)
+
+    names.update(create_connection=create_connection, create_server=create_server)
+    try:
+        yield
+    finally:
+        names.update(real)
+
+
 def run_virtual_net(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end; tasks that it left are cancelled.
 
@@ -114,7 +164,7 @@ def run_virtual_net(main: Coroutine[Any, Any, T]) -> T:
     logged.
     """
     loop = VirtualNetLoop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+    with _aiofastnet_of(loop), asyncio.Runner(loop_factory=lambda: loop) as runner:
         result = runner.run(main)
     if loop.unhandled:
         raise loop.unhandled[0]
