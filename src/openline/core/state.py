@@ -240,6 +240,12 @@ class State:
             turn is not None and turn.end is None and link.phase == "open" and turn.link_epoch != link.epoch
         )
 
+    @property
+    def to_recognise(self) -> tuple[ItemId, ...]:
+        """What was said and has no text yet: a link that opens is asked for it first."""
+        stopped = () if self.turn is None or self.turn.end is None else (self.turn.item_id,)
+        return (*self.untranscribed, *stopped)
+
     def last_item_id(self) -> ItemId | None:
         return self.entries.last_id() or self.forked_after
 

@@ -12,7 +12,7 @@ import random
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from openline.core import inputs as i
@@ -88,10 +88,12 @@ class LinkHost:
             "_behind",
             "_config",
             "_driver",
+            "_due",
             "_held",
             "_held_bytes",
             "_is_closed",
             "_made_at",
+            "_next",
             "_next_position",
         ),
         *("_said", "_said_item", "_said_output", "_task", "epoch", "late", "link", "map"),
@@ -107,8 +109,12 @@ class LinkHost:
         self._behind = -1
         """How much further on the track that is than on the link."""
         self._held: deque[tuple[bytes, int, int, Encoded | None]] | None = deque()
-        """Audio that came before the link was open; None from then on."""
+        """Audio that waits: until the link is open, and until it was given what goes before. None: nothing waits."""
         self._held_bytes = 0
+        self._due: tuple[ItemId, ...] = ()
+        """What of earlier audio is still to be recognised. A provider has one buffer, and clears it for that."""
+        self._next: Callable[[], object] | None = None
+        """What comes after that: to hear again, or to let go what was held."""
         self._config: SessionConfig | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -211,22 +217,40 @@ class LinkHost:
         if self.link is None:
             return
         start, end = self.map.to_link(audio.start), self.map.to_link(audio.end)
-        heard_it = self._appended and self.map.to_track(start) == audio.start and end <= self._appended
-        if heard_it:
+        is_here = 0 <= start and end <= self._appended and self.map.to_track(start) == audio.start
+        if is_here and self._appended:
             self.link.commit_audio(item_id, start, end)
-        else:
-            self._driver.spawn(self._recover(item_id, audio))
+            return
+        if self._held is None:
+            self._held, self._next = deque(), self._release_held
+        if item_id not in self._due:
+            self._due += (item_id,)
+        self._driver.spawn(self._recover(item_id, audio))
 
     async def _recover(self, item_id: ItemId, audio: AudioRange) -> None:
-        pcm = await self._driver.caller_audio(audio.start, audio.end)
-        if self._is_closed or self.link is None:
-            return
-        if not pcm or not self.link.recognize(item_id, pcm):
-            self.turn_failed(item_id, "audio_not_recorded")
+        try:
+            pcm = await self._driver.caller_audio(audio.start, audio.end)
+            if self._is_closed or self.link is None:
+                return
+            if not pcm or not self.link.recognize(item_id, pcm):
+                self.turn_failed(item_id, "audio_not_recorded")
+        finally:
+            self._due = tuple(due for due in self._due if due != item_id)
+            self._go_on()
 
     def hear_again(self, item_id: ItemId, start: int) -> None:
         """Give this link the utterance that began at track sample ``start`` on an earlier one."""
-        self._driver.spawn(self._hear_again(item_id, start))
+        self._then(lambda: self._driver.spawn(self._hear_again(item_id, start)))
+
+    def _then(self, do: Callable[[], object]) -> None:
+        """``do`` as soon as nothing of earlier audio is due."""
+        self._next = do
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._next is not None and not self._due and not self._is_closed:
+            do, self._next = self._next, None
+            do()
 
     async def _hear_again(self, item_id: ItemId | None, start: int) -> None:
         """Without ``item_id``: nobody was known to speak, but what came last may never have reached the model."""
@@ -260,12 +284,12 @@ class LinkHost:
             if rest and self.link is not None and self.link.input_format != "pcm":
                 self.link.append_encoded(rest, 0, is_replay=True)
             self._driver.unheard_from = None
-            self._release_held()
+            self._then(self._release_held)
             if not pcm and item_id is not None:
                 self.turn_failed(item_id, "audio_not_kept")
 
     def _release_held(self) -> None:
-        held, self._held = self._held, None
+        held, self._held, self._held_bytes = self._held, None, 0
         for piece in held or ():
             self.append(*piece)
 
@@ -279,12 +303,14 @@ class LinkHost:
             hears = self.link is not None and self.link.hears
             model = config.model
             self._driver.offer(i.LinkOpened(self.epoch, model, hears))
-            if self._driver.session.state.speaks_unheard:
+            state, unheard_from = self._driver.session.state, self._driver.unheard_from
+            self._due = state.to_recognise
+            if state.speaks_unheard:
                 return  # What was said before goes first (``hear_again``).
-            if self._driver.unheard_from is None or config.turn_detection is None:
-                self._release_held()
+            if unheard_from is None or config.turn_detection is None:
+                self._then(self._release_held)
             else:
-                self._driver.spawn(self._hear_again(None, self._driver.unheard_from))
+                self._then(lambda: self._driver.spawn(self._hear_again(None, unheard_from)))
 
     def lost(self, error: Exception) -> None:
         if self._is_closed:

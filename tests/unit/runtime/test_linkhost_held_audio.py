@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from openline.core import inputs as i
+from openline.core.model import AudioRange
 from openline.runtime.linkhost import HELD_MAX_MS, LinkHost
+from openline.types import ItemId
 
 FRAME = bytes(960)
 
 
 class SlowLink:
-    """A link that opens when it is told to; keeps what it was given."""
+    """A link that opens when it is told to; keeps what it was given. One buffer for all that it hears, as a provider
+    has: what is to be recognised takes the place of what is in it."""
 
     hears = True
     input_format = "pcm"
@@ -21,6 +27,7 @@ class SlowLink:
     def __init__(self) -> None:
         self.may_open = asyncio.Event()
         self.heard = bytearray()
+        self.recognised: list[tuple[str, bytes]] = []
 
     async def open(self, sink: Any, config: object, items: object) -> None:
         await self.may_open.wait()
@@ -28,6 +35,13 @@ class SlowLink:
 
     def append_audio(self, pcm: bytes) -> None:
         self.heard += pcm
+
+    replay_audio = append_audio
+
+    def recognize(self, item_id: str, pcm: bytes) -> bool:
+        self.heard.clear()
+        self.recognised.append((item_id, pcm))
+        return True
 
 
 class Driver:
@@ -39,14 +53,29 @@ class Driver:
             config=SimpleNamespace(model="test"),
             conversation=lambda: (),
             speaks_unheard=False,
+            to_recognise=(),
         )
         self.session = SimpleNamespace(state=state)
+        self.codecs = SimpleNamespace(last_to_link=lambda: b"")
         self.offered: list[i.Input] = []
-        self.heard_until = 0
+        self.heard_until = self.kept_from = self.buffer_start = 0
         self.unheard_from: int | None = None
+        self.disk = asyncio.Event()
+        self.disk.set()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def offer(self, input_: i.Input) -> None:
         self.offered.append(input_)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    async def caller_audio(self, start: int, end: int) -> bytes:
+        await self.disk.wait()
+        return b"".join(numbered(number) for number in range(start // 480, end // 480))
+
+    async def settled(self) -> None:
+        await asyncio.gather(*self._tasks)
 
 
 async def opening(link: SlowLink, driver: Driver) -> LinkHost:
@@ -91,5 +120,87 @@ def test_a_link_that_takes_for_ever_keeps_the_newest_half_minute() -> None:
         assert len(link.heard) == HELD_MAX_MS * 48
         assert bytes(link.heard[:2]) == numbered(50)[:2]
         assert host.map.to_track(0) == 480 * 50, "what was dropped leaves a gap, not a shift"
+
+    asyncio.run(story())
+
+
+EARLIER, NOW = AudioRange(0, 480 * 3), 480 * 5
+"""A turn whose text was lost with an earlier link, and where the caller began to speak since."""
+
+
+async def opened(driver: Driver, host: LinkHost, link: SlowLink) -> None:
+    """Two frames of what is being said are held when the link opens."""
+    for number in (7, 8):
+        host.append(numbered(number), 480 * number, 480 * (number + 1))
+    driver.heard_until = 480 * 9
+    link.may_open.set()
+    while not driver.offered:
+        await asyncio.sleep(0)
+
+
+Story = Callable[[Driver, LinkHost, SlowLink], Awaitable[None]]
+
+
+async def asked_late(driver: Driver, host: LinkHost, link: SlowLink) -> None:
+    """The step that asks for the text is durable only after the link has opened."""
+    await opened(driver, host, link)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    host.transcribe(ItemId("item_old"), EARLIER)
+
+
+async def read_late(driver: Driver, host: LinkHost, link: SlowLink) -> None:
+    """The disk takes its time."""
+    driver.disk.clear()
+    await opened(driver, host, link)
+    host.transcribe(ItemId("item_old"), EARLIER)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    driver.disk.set()
+
+
+@pytest.mark.parametrize("begin", [asked_late, read_late])
+@pytest.mark.parametrize("unheard_from", [None, NOW])
+def test_earlier_audio_is_recognised_before_what_is_said_now_is_given(
+    begin: Story, unheard_from: int | None
+) -> None:
+    """B11, G12: else the first word of who speaks into the loss is cleared away with the provider's buffer."""
+
+    async def story() -> None:
+        link, driver = SlowLink(), Driver()
+        driver.session.state.config.turn_detection = object()
+        driver.session.state.to_recognise = ("item_old",)
+        driver.unheard_from = unheard_from
+        host = await opening(link, driver)
+        await begin(driver, host, link)
+        await driver.settled()
+        assert [item for item, _ in link.recognised] == ["item_old"]
+        frames = (
+            [7, 8] if unheard_from is None else list(range(9))
+        )  # with the time to detect who speaks before it
+        assert bytes(link.heard) == b"".join(map(numbered, frames))
+
+    asyncio.run(story())
+
+
+def test_what_is_said_while_a_recording_is_read_waits_for_it() -> None:
+    """A client commits what only an earlier link has heard; it goes on speaking meanwhile."""
+
+    async def story() -> None:
+        link, driver = SlowLink(), Driver()
+        driver.session.state.config.turn_detection = None
+        host = await opening(link, driver)
+        await opened(driver, host, link)
+        assert bytes(link.heard) == numbered(7) + numbered(8)
+        driver.disk.clear()
+        host.transcribe(ItemId("item_new"), AudioRange(0, 480 * 9))
+        for number in (9, 10):
+            host.append(numbered(number), 480 * number, 480 * (number + 1))
+        driver.disk.set()
+        await driver.settled()
+        assert link.recognised == [("item_new", b"".join(map(numbered, range(9))))]
+        assert bytes(link.heard) == numbered(9) + numbered(10)
+        host.append(numbered(11), 480 * 11, 480 * 12)
+        assert bytes(link.heard[-2:]) == numbered(11)[-2:]
 
     asyncio.run(story())
