@@ -602,8 +602,8 @@ class ModelLink(Protocol):
         """Caller audio, PCM16 24 kHz. Never waits; bounded inside."""
 
     def replay_audio(self, pcm: bytes) -> None:
-        """Like ``append_audio``, for what an earlier link was given already: it comes all at once, and none of it
-        may be dropped."""
+        """Like ``append_audio``, for what was held until the link opened or what an earlier link was given already: it
+        comes all at once, and none of it may be dropped, nor what is appended behind it."""
         self.append_audio(pcm)
 
     def unconfirmed(self) -> int:

@@ -176,6 +176,27 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
     assert audio._turns.position == 3 * (WAITING_MAX + 50), "positions go on as if it had been sent"
 
 
+def test_what_came_all_at_once_fills_the_line_and_what_is_said_next_follows_it() -> None:
+    """B11, G12: who speaks while a link opens, or is heard again, goes on speaking; a gap there is a lost word."""
+    line = Provider()
+    audio = caller(line)
+    line.is_writable = False
+    audio.append("pcm", sound("pcm", 0), 3)
+    assert audio._counts["dropped_audio"] == 1, "late audio is of no use"
+    audio.append_again("pcm", sound("pcm", 1), 3)
+    audio.append("pcm", sound("pcm", 2), 3)
+    line.is_writable = True
+    audio.append("pcm", sound("pcm", 3), 3)
+    line.is_writable = False
+    audio.append("pcm", sound("pcm", 4), 3)
+    assert line.heard == [1, 2, 3] and audio._counts["dropped_audio"] == 2
+    line.is_writable = True
+    audio.append_again("pcm", sound("pcm", 5), 3)
+    line.is_writable = False
+    audio.append("pcm", sound("pcm", 6), 3)
+    assert line.heard == [1, 2, 3, 5], "it was through"
+
+
 def test_a_recording_cannot_be_heard_while_nobody_knows_in_which_format() -> None:
     line = Provider()
     audio = caller(line)

@@ -174,10 +174,13 @@ class LinkHost:
             and self.link.input_format == name
         )
 
-    def append(self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None) -> None:
+    def append(
+        self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None, *, is_late: bool = False
+    ) -> None:
         """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened.
 
-        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that.
+        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that. ``is_late``: it was held, and
+        comes all at once with much else.
         """
         if self._is_closed:
             return
@@ -190,11 +193,15 @@ class LinkHost:
             self._skip_to(start)
         self._next_position = end
         if link.input_format == "pcm":
-            link.append_audio(pcm)
+            if is_late:
+                link.replay_audio(pcm)
+            else:
+                link.append_audio(pcm)
         elif encoded is not None and encoded.format == link.input_format:
-            link.append_encoded(encoded.data, end - start)
+            link.append_encoded(encoded.data, end - start, is_replay=is_late)
         else:
-            link.append_encoded(self._driver.codecs.to_link(link.input_format, pcm), end - start)
+            sound = self._driver.codecs.to_link(link.input_format, pcm)
+            link.append_encoded(sound, end - start, is_replay=is_late)
 
     def _skip_to(self, track_position: int) -> None:
         appended = self._appended
@@ -291,7 +298,7 @@ class LinkHost:
     def _release_held(self) -> None:
         held, self._held, self._held_bytes = self._held, None, 0
         for piece in held or ():
-            self.append(*piece)
+            self.append(*piece, is_late=True)
 
     # -- the sink: the link's life
 

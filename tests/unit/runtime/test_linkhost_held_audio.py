@@ -27,6 +27,7 @@ class SlowLink:
     def __init__(self) -> None:
         self.may_open = asyncio.Event()
         self.heard = bytearray()
+        self.late = bytearray()
         self.recognised: list[tuple[str, bytes]] = []
 
     async def open(self, sink: Any, config: object, items: object) -> None:
@@ -36,7 +37,9 @@ class SlowLink:
     def append_audio(self, pcm: bytes) -> None:
         self.heard += pcm
 
-    replay_audio = append_audio
+    def replay_audio(self, pcm: bytes) -> None:
+        self.heard += pcm
+        self.late += pcm
 
     def recognize(self, item_id: str, pcm: bytes) -> bool:
         self.heard.clear()
@@ -102,6 +105,9 @@ def test_audio_from_before_the_opening_comes_first_and_in_order() -> None:
         assert isinstance(driver.offered[0], i.LinkOpened)
         host.append(numbered(3), 480 * 3, 480 * 4)
         assert bytes(link.heard) == b"".join(numbered(number) for number in range(4))
+        assert bytes(link.late) == b"".join(numbered(number) for number in range(3)), (
+            "none of it may be dropped"
+        )
         assert host.map.to_track(480 * 2) == 480 * 2
 
     asyncio.run(story())

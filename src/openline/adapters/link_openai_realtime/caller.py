@@ -78,6 +78,8 @@ class CallerAudio:
         """Id of the session.update that asks; "" while nothing is asked."""
         self._waiting: list[Callable[[], None]] = []
         """What was done to the caller's audio meanwhile, in order."""
+        self._is_behind = False
+        """What came all at once is not through yet: what is said now must come after it, however late."""
         self.input_format: AudioFormat = "pcm"
         self.socket: Up | None = None
 
@@ -91,11 +93,12 @@ class CallerAudio:
         if name != self.input_format:
             data = self._transcoder.convert(name, self.input_format, data)
         socket = self.socket
-        if socket is not None and socket.is_writable:
-            self._turns.sent(samples)
-            socket.send(upstream.append_audio(data))
-        else:
+        if socket is None or not (socket.is_writable or self._is_behind):
             self._drop(samples)
+            return
+        self._is_behind = not socket.is_writable
+        self._turns.sent(samples)
+        socket.send(upstream.append_audio(data))
 
     def _wait(self, act: Callable[[], None], samples: int) -> None:
         if len(self._waiting) < WAITING_MAX:
@@ -108,12 +111,13 @@ class CallerAudio:
         self._turns.skip(samples)
 
     def append_again(self, name: AudioFormat, data: bytes, samples: int) -> None:
-        """Audio that an earlier socket was given: it comes all at once, and waits where the line is full."""
+        """Audio that was held, or given to an earlier socket: it comes all at once, and waits where the line is full."""
         if self._switch:
             self._waiting.append(lambda: self.append_again(name, data, samples))
             return
         self._turns.sent(samples)
         self.replay(name, data)
+        self._is_behind = self.socket is not None and not self.socket.is_writable
 
     def replay(self, name: AudioFormat, data: bytes) -> None:
         """Audio that was counted already."""

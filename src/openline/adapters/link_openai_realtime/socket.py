@@ -37,7 +37,8 @@ _TEXT, _BINARY, _CONTINUATION, _CLOSE = (
 )
 CLOSE_DEADLINE_S = 2.0
 WRITE_HIGH_BYTES = 256 * 1024
-"""Unsent bytes (4 s of audio) above which caller audio is dropped: late audio is of no use to a turn."""
+"""Unsent bytes (4 s of audio) above which caller audio is dropped: late audio is of no use to a turn. What an earlier
+link was given, or none, is not (``CallerAudio``)."""
 REFUSED_FOR_GOOD = frozenset(
     "invalid_api_key account_deactivated insufficient_quota credit_balance_exhausted billing_hard_limit_reached "
     "model_not_found invalid_model beta_api_shape_disabled unknown_key unauthorized permission_denied".split()
