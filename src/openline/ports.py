@@ -588,6 +588,8 @@ class ModelLink(Protocol):
     the same it is passed through as it is.
     """
 
+    __slots__ = ()
+
     hears: bool = False
     input_format: AudioFormat = "pcm"
     output_format: AudioFormat = "pcm"
@@ -598,8 +600,12 @@ class ModelLink(Protocol):
     async def close(self) -> None:
         """Idempotent. Afterwards the sink is not called again."""
 
-    def append_audio(self, pcm: bytes) -> None:
-        """Caller audio, PCM16 24 kHz. Never waits; bounded inside."""
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
+        """Caller audio, PCM16 24 kHz. Never waits; bounded inside.
+
+        ``frame``: the client event that brought it, a good ``input_audio_buffer.append`` as JSON; b"" where there is
+        none. A link that writes the same event need not encode the audio again.
+        """
 
     def replay_audio(self, pcm: bytes) -> None:
         """Like ``append_audio``, for what was held until the link opened or what an earlier link was given already: it

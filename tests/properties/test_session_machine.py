@@ -356,7 +356,8 @@ class Life:
 
     def generated(self) -> i.Input:
         reason = self.dice.choice(("completed", "completed", "max_output_tokens"))
-        return i.ResponseGenerated(self.link_epoch(), self.response_id(), Usage(3, 5), reason)
+        is_released = self.dice.random() < 0.3
+        return i.ResponseGenerated(self.link_epoch(), self.response_id(), Usage(3, 5), reason, is_released)
 
     def released(self) -> i.Input:
         return i.ResponseReleased(self.response_id())

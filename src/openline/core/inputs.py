@@ -275,12 +275,17 @@ class CallFinished(Value, frozen=True):
 
 
 class ResponseGenerated(Value, frozen=True):
-    """Nothing more will come from the link. ``reason``: completed | max_output_tokens | content_filter."""
+    """Nothing more will come from the link. ``reason``: completed | max_output_tokens | content_filter.
+
+    ``is_released``: all of it was released before its end was known, as mostly of a model that speaks in real time;
+    then no ``ResponseReleased`` follows.
+    """
 
     link_epoch: int
     response_id: ResponseId
     usage: Usage
     reason: str = "completed"
+    is_released: bool = False
 
 
 class ResponseReleased(Value, frozen=True):

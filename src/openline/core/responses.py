@@ -263,10 +263,16 @@ def _finish_output(
 def response_generated(draft: Draft, input_: i.ResponseGenerated) -> None:
     if _open_response(draft, input_.response_id, input_.link_epoch) is not None:
         draft.fact(f.ResponseGenerated(input_.response_id, input_.usage, input_.reason))
+        if input_.is_released:
+            _released(draft, input_.response_id)
 
 
 def response_released(draft: Draft, input_: i.ResponseReleased) -> None:
-    response = draft.state.responses.get(input_.response_id)
+    _released(draft, input_.response_id)
+
+
+def _released(draft: Draft, response_id: ResponseId) -> None:
+    response = draft.state.responses.get(response_id)
     if response is None or response.phase != "generated":
         return
     status = "completed" if response.reason == "completed" else "incomplete"

@@ -34,6 +34,7 @@ from openline.ports import (
     StepCodec,
     StepRecord,
 )
+from openline.runtime.alarm import Alarm
 from openline.runtime.codecs import Codecs, Encoded
 from openline.runtime.linkhost import LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks
@@ -132,7 +133,7 @@ class SessionDriver:
         self._is_busy = False
         self._owed: list[tuple[Seq, e.Effect, ResponseStart | None]] = []
         self._undelivered: list[tuple[Seq, tuple[f.Fact, ...]]] = []
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._loop, clock, self._pass_time)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
         self._heard_until = 0
@@ -189,7 +190,8 @@ class SessionDriver:
         for effect in step.effects:
             self._take(effect, step)
         self._after(step)
-        self._set_alarm(step.wake_at, now)
+        if not self.is_stopped:
+            self._alarm.set(step.wake_at, now)
         return step
 
     def _append(self, step: Step, now: Now) -> None:
@@ -237,14 +239,6 @@ class SessionDriver:
         self._created_ms = state.created_ms
         self._input_format = state.config.input_format
         self._may_be_speech = state.turn is not None or state.config.turn_detection is None
-
-    def _set_alarm(self, wake_at: int | None, now: Now) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if wake_at is not None and not self.is_stopped:
-            delay = max(0.0, (wake_at - now.mono_ns) / 1e9) + 0.001
-            self._alarm = self._loop.call_later(min(delay, 3600.0), self._pass_time)
 
     def _pass_time(self) -> None:
         """A line that sends nothing stands still; the track is where the wall clock says, as for what comes next."""
@@ -392,14 +386,17 @@ class SessionDriver:
             cuts = self.playout.unlisten(keep=not texters)
         self.offer(i.Detach(conn, code, clean, cuts))
 
-    def append_audio(self, data: bytes) -> None:
-        """Caller audio in the session's input format: to the recording and the link. Never waits, never a step."""
+    def append_audio(self, data: bytes, frame: bytes = b"") -> None:
+        """Caller audio in the session's input format: to the recording and the link. Never waits, never a step.
+
+        ``frame``: the client event it came in, as ``ModelLink.append_audio`` is given it.
+        """
         # One function, few attributes: each of 50 frames a second finds all that it touches out of the caches.
         pcm, encoded, samples = data, None, len(data) >> 1
         kept: bytes | Encoded = data
         name = self._input_format
         if name != "pcm":
-            encoded = Encoded(name, data)
+            encoded, frame = Encoded(name, data), b""
             if self.recorder is None and self.link is not None and self.link.passes(name):
                 pcm, kept, samples = b"", encoded, encoded.samples
                 self.codecs.pass_caller()
@@ -418,7 +415,7 @@ class SessionDriver:
         else:
             self._tail.add(start, kept, self._may_be_speech or self.unheard_from is not None)
         if self.link is not None:
-            self.link.append(pcm, start, end, encoded)
+            self.link.append(pcm, start, end, encoded, frame)
         elif self.unheard_from is None:
             self.unheard_from = start
 
@@ -589,8 +586,7 @@ class SessionDriver:
         if self.is_stopped:
             return
         self.is_stopped = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
         for waiting in self._last_words.values():
             waiting.cancel()
         self.playout.close()

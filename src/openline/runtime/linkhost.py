@@ -175,12 +175,19 @@ class LinkHost:
         )
 
     def append(
-        self, pcm: bytes, start: int, end: int, encoded: Encoded | None = None, *, is_late: bool = False
+        self,
+        pcm: bytes,
+        start: int,
+        end: int,
+        encoded: Encoded | None = None,
+        frame: bytes = b"",
+        *,
+        is_late: bool = False,
     ) -> None:
         """Caller audio, [start, end) of the track. What is said while the link opens is heard when it has opened.
 
-        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that. ``is_late``: it was held, and
-        comes all at once with much else.
+        ``encoded``: as it came. ``pcm`` may be empty where the link ``passes`` that. ``frame``: the event it came in.
+        ``is_late``: it was held, and comes all at once with much else.
         """
         if self._is_closed:
             return
@@ -196,7 +203,7 @@ class LinkHost:
             if is_late:
                 link.replay_audio(pcm)
             else:
-                link.append_audio(pcm)
+                link.append_audio(pcm, frame)
         elif encoded is not None and encoded.format == link.input_format:
             link.append_encoded(encoded.data, end - start, is_replay=is_late)
         else:
@@ -461,8 +468,10 @@ class LinkHost:
             self._driver.offer(i.ResponseFailed(self.epoch, response, problem, cuts))
             self._driver.playout.clear(response)
             return
-        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason))
-        self._driver.playout.finish_response(response)
+        is_released = self._driver.playout.is_all_released
+        self._driver.offer(i.ResponseGenerated(self.epoch, response, usage, reason, is_released))
+        if not is_released:
+            self._driver.playout.finish_response(response)
 
     def conversation(self) -> Sequence[Item]:
         return self._driver.session.state.conversation()

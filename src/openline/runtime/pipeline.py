@@ -98,7 +98,7 @@ class PipelineLink(ModelLink):
 
     # -- listening
 
-    def append_audio(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         if self._ears is not None:
             self._ears.append(pcm)
 

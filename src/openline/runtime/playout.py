@@ -226,6 +226,11 @@ class Playout:
             self._queue.append(track)
             self._release()
 
+    @property
+    def is_all_released(self) -> bool:
+        """Nothing waits here, for the clock, the disk or a listener."""
+        return self.is_listening and not self._queue and not self._is_releasing
+
     def finish_response(self, response: ResponseId) -> None:
         """Nothing more will come for it: ``released`` is called when all of it has left."""
         self._queue.append(response)

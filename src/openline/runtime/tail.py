@@ -34,7 +34,7 @@ class CallerTail:
 
     def add(self, start: int, sound: bytes | Encoded, is_speech: bool) -> None:
         self._frames.append((start, sound))
-        samples = self._samples + _samples(sound)
+        samples = self._samples + (len(sound) >> 1 if type(sound) is bytes else _samples(sound))
         if samples > IDLE_SAMPLES and not (is_speech and samples <= SPOKEN_SAMPLES):
             samples = self._trim(samples, SPOKEN_SAMPLES if is_speech else IDLE_SAMPLES)
         self._samples = samples
@@ -43,7 +43,7 @@ class CallerTail:
         frames = self._frames
         while samples > limit:
             first, dropped = frames.pop(0)
-            size = _samples(dropped)
+            size = len(dropped) >> 1 if type(dropped) is bytes else _samples(dropped)
             samples -= size
             self._complete_from = first + size
         return samples

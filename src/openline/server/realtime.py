@@ -96,7 +96,7 @@ class RealtimeConnection:
         self._request = request
         self._wishes: Wishes | None = None
         self._driver: SessionDriver | None = None
-        self._hear: Callable[[bytes], None] | None = None
+        self._hear: Callable[[bytes, bytes], None] | None = None
         """Where a speaker's audio goes once it is attached."""
         self._view: View | None = None
         self._shows_server_tools = self.opted_in
@@ -303,7 +303,7 @@ class RealtimeConnection:
             return
         if type(event) is c.AppendAudio:
             if self._hear is not None and len(event.audio) % 2 == 0:
-                self._hear(event.audio)
+                self._hear(event.audio, payload)
             else:
                 self._append(event)
         elif self._driver is None or self._pending or self._gateway.store.is_saturated:

@@ -227,7 +227,7 @@ class LoadLink(ModelLink):
         self._sink = None
         self._stream = None
 
-    def append_audio(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         statistics = self._statistics
         statistics.frames_up = count = statistics.frames_up + 1
         # Moved on now and then: sessions come round in one order, and the same ones must not be taken each time.

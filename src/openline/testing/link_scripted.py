@@ -127,7 +127,7 @@ class ScriptedLink(ModelLink):
 
     # ----------------------------------------------------------------------------------------------- ears
 
-    def append_audio(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         self.audio_bytes += len(pcm)
         heard = self._ears.push(pcm)
         if heard is not None and self._sink is not None and self._config.turn_detection is not None:

@@ -310,6 +310,26 @@ def test_a_response_ends_as_it_was_generated(reason: str, status: str, told: str
     assert (done.status, done.reason, done.problem, done.usage) == (status, told, None, Usage(5, 6))
 
 
+def test_a_response_that_was_released_as_it_was_made_ends_in_one_step() -> None:
+    """As a model speaks in real time: the steps and facts are those of two, in one commit."""
+    ends = []
+    for is_released in (True, False):
+        call = live_call()
+        call.give(i.CreateResponse(ResponseRequest(), CONN))
+        call.give(i.CreateResponse(ResponseRequest(), CONN))
+        response = active_id(call)
+        begin_message(call)
+        steps = [call.give(i.ResponseGenerated(1, response, Usage(5, 6), "content_filter", is_released))]
+        if not is_released:
+            steps.append(call.give(i.ResponseReleased(response)))
+        ends.append([fact for step in steps for fact in step.facts])
+        assert call.give(i.ResponseReleased(response)).facts == (), "it is over"
+    assert [fact.TYPE for fact in ends[0]] == [fact.TYPE for fact in ends[1]]
+    assert ends[0][0].TYPE == "openline.response.generated" and "response.done" in {
+        fact.TYPE for fact in ends[0]
+    }
+
+
 # ---------------------------------------------------------------------------------------------------- silence
 
 

@@ -277,6 +277,27 @@ def test_a_model_that_begins_late_and_stalls_is_given_up_by_what_it_said_last() 
     run(story())
 
 
+@pytest.mark.parametrize(("chunk_delay_ms", "steps"), [(40, 1), (1, 2)])
+def test_a_reply_that_left_as_it_was_made_ends_in_one_step(chunk_delay_ms: int, steps: int) -> None:
+    """A model that is faster than its listener has made a reply long before all of it has left."""
+
+    async def story() -> None:
+        plan = ReplyPlan(text="one two three four five six seven eight", chunk_delay_ms=chunk_delay_ms)
+        async with house(links=ScriptedLinkFactory(lambda context: plan)) as home:
+            driver = await home.call(Caller())
+            ask(driver, "hello")
+            await asyncio.sleep(10)
+            records = home.log._sessions[driver.session.state.session].steps
+            ends = [
+                record
+                for record in records
+                if {"openline.response.generated", "response.done"} & {*record.types}
+            ]
+            assert len(ends) == steps
+
+    run(story())
+
+
 def test_a_lost_link_is_opened_again_and_the_reply_nobody_heard_is_asked_for_again() -> None:
     async def story() -> None:
         plans = [ReplyPlan(text="lost", failure="lost", fail_at_chunk=0), ReplyPlan(text="it again")]

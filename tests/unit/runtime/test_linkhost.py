@@ -278,7 +278,7 @@ class Undecided:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._link, name)
 
-    def append_audio(self, pcm: bytes) -> None: ...
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None: ...
 
     def unconfirmed(self) -> int:
         return 0

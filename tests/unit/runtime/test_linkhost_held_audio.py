@@ -34,7 +34,7 @@ class SlowLink:
         await self.may_open.wait()
         sink.opened()
 
-    def append_audio(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         self.heard += pcm
 
     def replay_audio(self, pcm: bytes) -> None:

@@ -57,7 +57,7 @@ class Telephone(ModelLink):
 
     async def close(self) -> None: ...
 
-    def append_audio(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         self.pcm += pcm
 
     def append_encoded(self, data: bytes, samples: int, *, is_replay: bool = False) -> None:

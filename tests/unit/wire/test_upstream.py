@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openline.core.model import Item, Part, SessionConfig, ToolSpec, TurnDetection, Usage
 from openline.core.value import replace
 from openline.types import ItemId
-from openline.wire import upstream
+from openline.wire import client_events, upstream
 from openline.wire.items import JsonObject
 
 
@@ -31,6 +31,48 @@ def test_audio_goes_up_as_one_append() -> None:
         "type": "input_audio_buffer.append",
         "audio": base64.b64encode(b"\x01\x02" * 480).decode(),
     }
+
+
+SPELLINGS = [
+    '{"type":"input_audio_buffer.append","audio":"%s"}',
+    '{"type": "input_audio_buffer.append", "audio": "%s"}',
+    '{"event_id":"event_1","type":"input_audio_buffer.append","audio":"%s"}',
+    '{"audio":"%s","type":"input_audio_buffer.append"}',
+    '{"audio":"%s","type":"input_audio_buffer.append","event_id":"AQIB"}',
+    '{"type":"input_audio_buffer.append","audio":"%s" }',
+    '{"type":"input_audio_buffer.append","audio":  "%s"}',
+    '{"type":"input_audio_buffer.append","audio":"AAAA","audio":"%s"}',
+    '{"audio":"%s","type":"input_audio_buffer.append","event_id":"\\"audio\\":\\"AQIB"}',
+    '{"audio":"%s","type":"input_audio_buffer.append","note":{"audio":"AQIB"}}',
+    '{"type":"input_audio_buffer.append","instructions":"say no more","audio":"%s"}',
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 160, 960, 961])
+def test_what_a_client_sent_goes_up_as_its_audio_and_nothing_else(spelling: str, size: int) -> None:
+    data = (b"\x01\x02\x01" * 321)[:size]
+    frame = (spelling % base64.b64encode(data).decode()).encode()
+    event = client_events.decode(frame, opted_in=False)
+    assert isinstance(event, client_events.AppendAudio) and event.audio == data
+    assert msgspec.json.decode(upstream.append_audio(event.audio, frame)) == {
+        "type": "input_audio_buffer.append",
+        "audio": base64.b64encode(data).decode(),
+    }
+
+
+def test_base64_that_is_spelt_otherwise_is_written_anew() -> None:
+    frame = b'{"type":"input_audio_buffer.append","audio":"Q\\/\\u0038="}'
+    event = client_events.decode(frame, opted_in=False)
+    assert isinstance(event, client_events.AppendAudio)
+    assert upstream.append_audio(event.audio, frame) == upstream.append_audio(event.audio)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS[:3])
+def test_the_clients_own_text_is_taken_over(spelling: str) -> None:
+    """Text that ends in other spare bits than ours (RFC 4648 section 3.5) shows that nobody wrote it anew."""
+    frame = (spelling % "AQJ=").encode()
+    assert upstream.append_audio(b"\x01\x02", frame).endswith(b'"audio":"AQJ="}')
 
 
 def test_a_command_carries_its_id_and_values() -> None:

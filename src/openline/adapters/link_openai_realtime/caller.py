@@ -56,6 +56,23 @@ class CallerAudio:
     """``input_format``: what the provider is sent, or will be once it has agreed to it. ``socket``: where to, once
     there is one."""
 
+    __slots__ = (
+        "_asked",
+        "_counts",
+        "_declined",
+        "_formats",
+        "_is_behind",
+        "_kind",
+        "_line",
+        "_switch",
+        "_taken",
+        "_transcoder",
+        "_turns",
+        "_waiting",
+        "input_format",
+        "socket",
+    )
+
     def __init__(
         self,
         line: Line,
@@ -85,20 +102,20 @@ class CallerAudio:
 
     # -- audio
 
-    def append(self, name: AudioFormat, data: bytes, samples: int) -> None:
-        """``samples``: how far it moves the link's position."""
+    def append(self, name: AudioFormat, data: bytes, samples: int, frame: bytes = b"") -> None:
+        """``samples``: how far it moves the link's position. ``frame``: as ``upstream.append_audio`` takes it."""
         if self._switch:
             self._wait(lambda: self.append(name, data, samples), samples)
             return
         if name != self.input_format:
-            data = self._transcoder.convert(name, self.input_format, data)
+            data, frame = self._transcoder.convert(name, self.input_format, data), b""
         socket = self.socket
         if socket is None or not (socket.is_writable or self._is_behind):
             self._drop(samples)
             return
         self._is_behind = not socket.is_writable
-        self._turns.sent(samples)
-        socket.send(upstream.append_audio(data))
+        self._turns.position += samples
+        socket.send(upstream.append_audio(data, frame))
 
     def _wait(self, act: Callable[[], None], samples: int) -> None:
         if len(self._waiting) < WAITING_MAX:
@@ -115,7 +132,7 @@ class CallerAudio:
         if self._switch:
             self._waiting.append(lambda: self.append_again(name, data, samples))
             return
-        self._turns.sent(samples)
+        self._turns.position += samples
         self.replay(name, data)
         self._is_behind = self.socket is not None and not self.socket.is_writable
 

@@ -30,6 +30,8 @@ class Formats:
     """What one link asks its provider for. ``make`` None: nothing but PCM16, for nobody could transcode it after a
     refusal. A format that was refused is not asked for again in the link's life. ``where`` names the provider."""
 
+    __slots__ = ("_make", "_refused", "_where")
+
     def __init__(self, make: CodecFactory | None, where: str) -> None:
         self._make = make
         self._where = where
@@ -78,6 +80,8 @@ class Formats:
 class Transcoder:
     """A stream of audio from whatever it is in to what is wanted now. Each pair of formats has its filters' memory
     (some milliseconds), and begins anew when the pair changes."""
+
+    __slots__ = ("_formats", "_from", "_pair", "_to")
 
     def __init__(self, formats: Formats) -> None:
         self._formats = formats

@@ -30,6 +30,8 @@ class _Call:
 class Conversation:
     """``command`` sends; ``ours`` gives the session's items, to place new ones and to find renamed calls."""
 
+    __slots__ = ("_audio_ms", "_calls", "_command", "_session_items", "_written", "known")
+
     def __init__(self, command: Command, ours: Callable[[], Sequence[Item]]) -> None:
         self._command = command
         self._session_items = ours

@@ -85,6 +85,37 @@ class _Standby:
 class OpenAIRealtimeLink(ModelLink):
     """``counts``: events that were unknown, malformed, garbage, errors; frames of audio that were dropped."""
 
+    __slots__ = (
+        "_born",
+        "_closing",
+        "_config",
+        "_due",
+        "_formats",
+        "_held",
+        "_is_closed",
+        "_is_playing",
+        "_knows_transcription",
+        "_last",
+        "_position",
+        "_preparing",
+        "_provider",
+        "_recent",
+        "_recent_bytes",
+        "_recent_format",
+        "_recent_max",
+        "_rotate_after",
+        "_seen_position",
+        "_session",
+        "_settings",
+        "_sink",
+        "_standby",
+        "_timer",
+        "counts",
+        "input_format",
+        "output_format",
+        "rotations",
+    )
+
     hears = True
 
     def __init__(
@@ -117,6 +148,8 @@ class OpenAIRealtimeLink(ModelLink):
         self._due = 0.0
         self._seen_position = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.input_format: AudioFormat = "pcm"
+        self.output_format: AudioFormat = "pcm"
         self.rotations = 0
         self.counts: Counter[str] = Counter()
 
@@ -326,11 +359,11 @@ class OpenAIRealtimeLink(ModelLink):
 
     # -- audio up
 
-    def append_audio(self, pcm: bytes) -> None:
+    def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         samples = len(pcm) >> 1
         self._keep("pcm", pcm, samples)
         if self._session is not None:
-            self._session.audio.append("pcm", pcm, samples)
+            self._session.audio.append("pcm", pcm, samples, frame)
 
     def replay_audio(self, pcm: bytes) -> None:
         samples = len(pcm) >> 1

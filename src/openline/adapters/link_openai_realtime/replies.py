@@ -62,6 +62,23 @@ class Replies:
     """``later`` calls back after seconds; ``dropped`` counts events that belonged to nothing; ``speaks`` is told the
     format of the audio that the sink is given next, when it changes."""
 
+    __slots__ = (
+        "_asked",
+        "_command",
+        "_conversation",
+        "_dead",
+        "_echoes",
+        "_later",
+        "_live",
+        "_sink",
+        "_speaks",
+        "_spoken_format",
+        "_waiting",
+        "_writer",
+        "dropped",
+        "format",
+    )
+
     def __init__(
         self,
         command: Command,

@@ -11,7 +11,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from openline.adapters.link_openai_realtime.caller import SWITCH_S, CallerAudio, Pair
 from openline.adapters.link_openai_realtime.formats import Formats
@@ -101,6 +101,34 @@ class ProviderSession:
     ``kind`` transcription: turns are written down, and there is no more of a conversation than that.
     """
 
+    __slots__ = (
+        "_asked_at",
+        "_commit_ids",
+        "_config",
+        "_counts",
+        "_created",
+        "_is_open",
+        "_is_over",
+        "_kind",
+        "_loop",
+        "_number",
+        "_opening_id",
+        "_owner",
+        "_probe",
+        "_probed_at",
+        "_provider",
+        "_settings",
+        "_socket",
+        "_updated",
+        "_updates",
+        "_was_told",
+        "audio",
+        "confirmed",
+        "conversation",
+        "replies",
+        "turns",
+    )
+
     def __init__(
         self, provider: Provider, sink: LinkSink, owner: Owner, formats: Formats, kind: upstream.Kind
     ) -> None:
@@ -132,31 +160,6 @@ class ProviderSession:
         self.turns = Turns(self.send, self._command, sink, self.conversation, kind)
         self.audio = CallerAudio(self, self.turns, formats, owner.counts, kind)
         self.replies = Replies(self._command, self.later, sink, self.conversation, self._speaks)
-        replies, turns = self.replies, self.turns
-        # By type: the match statement would try up to twenty classes for an audio delta.
-        self._handlers: dict[type, Callable[..., None]] = {
-            upstream.AudioDelta: replies.audio,
-            upstream.TranscriptDelta: replies.text,
-            upstream.TextDelta: replies.text,
-            upstream.TextDone: replies.text_done,
-            upstream.TranscriptDone: replies.transcript_done,
-            upstream.ItemAdded: replies.added,
-            upstream.ItemDone: replies.item_done,
-            upstream.ArgumentsDelta: replies.arguments,
-            upstream.ArgumentsDone: replies.arguments_done,
-            upstream.ResponseCreated: replies.created,
-            upstream.ResponseDone: replies.done,
-            upstream.SpeechStarted: turns.started,
-            upstream.SpeechStopped: turns.stopped,
-            upstream.Committed: turns.committed,
-            upstream.TranscriptionDelta: turns.transcript_delta,
-            upstream.TranscriptionCompleted: turns.transcribed,
-            upstream.TranscriptionFailed: turns.transcription_failed,
-            upstream.SessionCreated: lambda event: _settle(self._created),
-            upstream.SessionUpdated: self._session_updated,
-            upstream.ErrorEvent: self._error,
-            upstream.Unusable: self._unusable,
-        }
 
     # -- life
 
@@ -364,9 +367,14 @@ class ProviderSession:
 
     def _arrived(self, payload: bytes | memoryview) -> bool:
         event = upstream.decode(payload)
-        self._handlers[type(event)](event)
-        if type(event) is upstream.Unusable and event.why == "garbage":
-            return False
+        if type(event) is upstream.AudioDelta:  # All but a few are one of these two.
+            self.replies.audio(event)
+        elif type(event) is upstream.TranscriptDelta:
+            self.replies.text(event)
+        else:
+            _HANDLERS[type(event)](self, event)
+            if type(event) is upstream.Unusable and event.why == "garbage":
+                return False
         self.confirmed = self.turns.position
         return True
 
@@ -419,3 +427,27 @@ class ProviderSession:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+# By type: a match statement would try up to twenty classes.
+_HANDLERS: Final[dict[type, Callable[[ProviderSession, Any], None]]] = {
+    upstream.TextDelta: lambda session, event: session.replies.text(event),
+    upstream.TextDone: lambda session, event: session.replies.text_done(event),
+    upstream.TranscriptDone: lambda session, event: session.replies.transcript_done(event),
+    upstream.ItemAdded: lambda session, event: session.replies.added(event),
+    upstream.ItemDone: lambda session, event: session.replies.item_done(event),
+    upstream.ArgumentsDelta: lambda session, event: session.replies.arguments(event),
+    upstream.ArgumentsDone: lambda session, event: session.replies.arguments_done(event),
+    upstream.ResponseCreated: lambda session, event: session.replies.created(event),
+    upstream.ResponseDone: lambda session, event: session.replies.done(event),
+    upstream.SpeechStarted: lambda session, event: session.turns.started(event),
+    upstream.SpeechStopped: lambda session, event: session.turns.stopped(event),
+    upstream.Committed: lambda session, event: session.turns.committed(event),
+    upstream.TranscriptionDelta: lambda session, event: session.turns.transcript_delta(event),
+    upstream.TranscriptionCompleted: lambda session, event: session.turns.transcribed(event),
+    upstream.TranscriptionFailed: lambda session, event: session.turns.transcription_failed(event),
+    upstream.SessionCreated: lambda session, event: _settle(session._created),
+    upstream.SessionUpdated: ProviderSession._session_updated,
+    upstream.ErrorEvent: ProviderSession._error,
+    upstream.Unusable: ProviderSession._unusable,
+}

@@ -319,9 +319,11 @@ class Socket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        self.alive_at = self._now()
+        self.alive_at = now = self._now()
         if (kind is _TEXT or kind is _BINARY) and frame.fin:
-            self._deliver(frame.get_payload_as_memoryview())
+            # As _deliver; this is the way of every delta.
+            if not self._is_over and self._on_text(frame.get_payload_as_memoryview()):
+                self.heard_at = now
         elif kind is _CLOSE:
             payload = frame.get_payload_as_bytes()
             code = int.from_bytes(payload[:2], "big") or NO_CODE

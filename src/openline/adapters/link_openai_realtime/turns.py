@@ -43,6 +43,22 @@ class _Spoken:
 class Turns:
     """``send`` writes a frame; ``command`` an event with an id of its own."""
 
+    __slots__ = (
+        "_command",
+        "_commits",
+        "_committed",
+        "_conversation",
+        "_kind",
+        "_last_end",
+        "_offset",
+        "_open",
+        "_send",
+        "_sink",
+        "_spoken",
+        "_unnamed",
+        "position",
+    )
+
     def __init__(
         self,
         send: Callable[[bytes], None],
@@ -64,9 +80,14 @@ class Turns:
         self._offset = 0
         """Link position minus the provider's, in samples."""
         self.position = 0
-        """Samples appended to the link so far."""
-        self.uncommitted = 0
+        """Samples appended to the link so far; who sends audio to the provider moves it on."""
+        self._committed = 0
+        """Where the last turn ended that was committed, or where this socket took over."""
+
+    @property
+    def uncommitted(self) -> int:
         """Samples appended to this socket since the last turn."""
+        return self.position - self._committed
 
     @property
     def last_end(self) -> int:
@@ -77,17 +98,13 @@ class Turns:
 
     def begin_at(self, position: int, replayed: int) -> None:
         """This socket takes over at ``position``; its last ``replayed`` samples are sent to it again first."""
-        self.position = self._last_end = position
+        self.position = self._last_end = self._committed = position
         self._offset = position - replayed
-
-    def sent(self, samples: int) -> None:
-        """Audio that goes to the provider."""
-        self.position += samples
-        self.uncommitted += samples
 
     def skip(self, samples: int) -> None:
         """Audio that was not sent: the provider's clock falls behind ours by so much."""
         self.position += samples
+        self._committed += samples
         self._offset += samples
 
     def filled(self, samples: int) -> None:
@@ -97,12 +114,12 @@ class Turns:
     def commit(self, item_id: ItemId, start: int, end: int) -> str:
         """The client ended its turn. The event id, by which an error names it."""
         self._commits.append((item_id, start, end))
-        self.uncommitted = 0
+        self._committed = self.position
         return self._command("input_audio_buffer.commit")
 
     def clear(self) -> None:
         self._open = None
-        self.uncommitted = 0
+        self._committed = self.position
         self._last_end = self.position
         self._command("input_audio_buffer.clear")
 

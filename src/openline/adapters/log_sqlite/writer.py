@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Literal, cast
 
 import apsw
@@ -290,8 +290,8 @@ class Writer:
         self._linger_s = linger_s
         self._checkpoint_pages = checkpoint_pages
         self._wall_ms = wall_ms
-        self._queue: deque[Entry] = deque()
-        self._event = threading.Event()
+        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
+        """None only wakes the thread."""
         self._stopping = False
         self._taken = 0
         """Entries of the last batch."""
@@ -313,15 +313,12 @@ class Writer:
         self.thread.start()
 
     def put(self, entry: Entry) -> None:
-        self._queue.append(entry)
-        # The writer clears the event before it looks at the queue a last time, so none is missed.
-        if not self._event.is_set():
-            self._event.set()
+        self._queue.put(entry)
 
     def stop(self) -> None:
         """Commit what is queued, checkpoint, close, end the thread."""
         self._stopping = True
-        self._event.set()
+        self._queue.put(None)
 
     def take_pos(self) -> int:
         pos = self.next_pos
@@ -361,17 +358,18 @@ class Writer:
             self._found_full()
 
     def _work(self, db: apsw.Connection) -> None:
-        while True:
-            self._event.clear()
-            if not self._queue:
-                if self._stopping:
-                    return
-                if not self._event.wait(IDLE_CHECKPOINT_SECONDS):
-                    self._idle(db)
+        queue = self._queue
+        while not self._stopping or not queue.empty():
+            try:
+                first = queue.get(timeout=IDLE_CHECKPOINT_SECONDS)
+            except Empty:
+                self._idle(db)
+                continue
+            if first is None:
                 continue
             if self._linger_s and not self._stopping:
                 time.sleep(self._linger_s * (LINGER_MORE if self._taken in FEW_STEPS else 1))
-            batch = self._take()
+            batch = self._take(first)
             self._taken = len(batch)
             self._commit(db, batch)
             # Counted here and not by a WAL hook, which SQLite would call in the middle of each commit, with the GIL.
@@ -381,9 +379,13 @@ class Writer:
             if self.forgets == "now":
                 self._forget(db)
 
-    def _take(self) -> list[Entry]:
-        queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), BATCH_MAX))]
+    def _take(self, first: Entry) -> list[Entry]:
+        queue, batch = self._queue, [first]
+        for _ in range(min(queue.qsize(), BATCH_MAX - 1)):
+            entry = queue.get_nowait()
+            if entry is not None:
+                batch.append(entry)
+        return batch
 
     def _commit(self, db: apsw.Connection, batch: list[Entry]) -> None:
         began = time.perf_counter()
