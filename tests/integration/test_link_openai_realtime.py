@@ -402,6 +402,7 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
     async def do(scene: Scene) -> None:
         await scene.open(SessionConfig())
         scene.link.playing(True)
+        await until(lambda: len(scene.fake.connections) == 2)
         speak(scene)
         await until(lambda: scene.sink.has("turn_final"))
         scene.sink.items = [spoken("item_turn0", 0, 16_800, "hello")]
@@ -429,8 +430,10 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
 def test_a_renewed_connection_is_given_what_a_detector_may_not_have_told_of_yet() -> None:
     async def do(scene: Scene) -> None:
         await scene.open(SessionConfig())
+        await until(lambda: len(scene.fake.connections) == 2)
         for _ in range(50):
             scene.link.append_audio(QUIET)
+        assert scene.link.rotations == 0, "it waits until it has so much to give"
         await until(lambda: scene.link.rotations == 1)
         await until(lambda: len(scene.fake.latest.audio) == 35 * len(QUIET))
 
@@ -441,6 +444,7 @@ def test_of_a_turn_that_is_over_a_renewed_connection_hears_nothing_again() -> No
     async def do(scene: Scene) -> None:
         await scene.open(SessionConfig())
         scene.link.playing(True)
+        await until(lambda: len(scene.fake.connections) == 2)
         speak(scene)
         await until(lambda: scene.sink.has("turn_final"))
         scene.sink.items = [spoken("item_turn0", 0, 16_800, "hello")]

@@ -294,6 +294,7 @@ def test_a_renewed_connection_is_given_700_ms_of_it_again() -> None:
     async def do(scene: Scene) -> None:
         await scene.open(phone("pcmu", SessionConfig()))
         frames = numbered(0, 50)
+        await until(lambda: len(scene.fake.connections) == 2)
         for data in frames:
             scene.link.append_encoded(data, FRAME_SAMPLES)
         await until(lambda: scene.link.rotations == 1)
@@ -315,6 +316,7 @@ def test_a_renewed_connection_that_takes_less_is_given_it_transcoded() -> None:
         await scene.done()
         assert scene.link.output_format == "pcmu"
         scene.fake.formats = {"audio/pcm"}
+        await until(lambda: len(scene.fake.connections) == 2)
         for _ in range(50):
             scene.link.append_encoded(SILENT["pcmu"] * 160, FRAME_SAMPLES)
         await until(lambda: scene.link.rotations == 1)

@@ -413,7 +413,7 @@ class SessionDriver:
         if self.recorder is not None:
             self.recorder.write("caller", start, pcm)
         else:
-            self._tail.add(start, kept, self._may_be_speech or self.unheard_from is not None)
+            self._tail.add(start, end, kept, self._may_be_speech or self.unheard_from is not None)
         if self.link is not None:
             self.link.append(pcm, start, end, encoded, frame)
         elif self.unheard_from is None:

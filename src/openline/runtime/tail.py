@@ -6,7 +6,9 @@ does. With recording on it is read from the recording, and none of this is kept.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from openline.core.audio import SAMPLES_PER_MS
 from openline.core.model import AudioFormat
@@ -23,29 +25,37 @@ IDLE_SAMPLES, SPOKEN_SAMPLES = IDLE_MS * SAMPLES_PER_MS, SPOKEN_MS * SAMPLES_PER
 class CallerTail:
     """PCM16 24 kHz, or audio as it came, by its place on the caller's track (samples). ``codec`` makes one."""
 
-    __slots__ = ("_codec", "_complete_from", "_frames", "_samples")
+    __slots__ = ("_codec", "_complete_from", "_end", "_first", "_frames", "_samples")
 
     def __init__(self, codec: Callable[[AudioFormat], AudioCodec]) -> None:
         self._codec = codec
-        self._frames: list[tuple[int, bytes | Encoded]] = []
+        # Where a frame lies follows from those before it: a place kept with each would be two objects more, and what
+        # is a second old has long left the caches when it is let go.
+        self._frames: deque[bytes | Encoded | int] = deque()
+        """Oldest first; a number: so many samples in which nothing came."""
+        self._first = self._end = 0
         self._samples = 0
         self._complete_from = 0
         """From here on everything that came is kept."""
 
-    def add(self, start: int, sound: bytes | Encoded, is_speech: bool) -> None:
-        self._frames.append((start, sound))
-        samples = self._samples + (len(sound) >> 1 if type(sound) is bytes else _samples(sound))
+    def add(self, start: int, end: int, sound: bytes | Encoded, is_speech: bool) -> None:
+        """``sound`` is [start, end) of the track, behind all that came before."""
+        if start != self._end:
+            self._frames.append(start - self._end)
+        self._end = end
+        self._frames.append(sound)
+        samples = self._samples + end - start
         if samples > IDLE_SAMPLES and not (is_speech and samples <= SPOKEN_SAMPLES):
             samples = self._trim(samples, SPOKEN_SAMPLES if is_speech else IDLE_SAMPLES)
         self._samples = samples
 
     def _trim(self, samples: int, limit: int) -> int:
-        frames = self._frames
         while samples > limit:
-            first, dropped = frames.pop(0)
-            size = len(dropped) >> 1 if type(dropped) is bytes else _samples(dropped)
-            samples -= size
-            self._complete_from = first + size
+            size = _samples(dropped := self._frames.popleft())
+            self._first += size
+            if type(dropped) is not int:
+                samples -= size
+                self._complete_from = self._first
         return samples
 
     @property
@@ -67,9 +77,10 @@ class CallerTail:
         """What lies in [start, end) as PCM16. What came without a gap is decoded as one stream, which may end up to
         3 ms early: a filter's rest."""
         codec: AudioCodec | None = None
-        name, place, at = "pcm", 0, 0
-        for first, sound in self._frames:
-            if first + _samples(sound) <= start or first >= end:
+        name, place, at, behind = "pcm", 0, 0, self._first
+        for sound in self._frames:
+            first, behind = behind, behind + _samples(sound)
+            if isinstance(sound, int) or behind <= start or first >= end:
                 continue
             if not isinstance(sound, Encoded):
                 codec = None
@@ -77,11 +88,13 @@ class CallerTail:
                 continue
             if codec is None or sound.format != name or first != place:
                 codec, name, at = self._codec(sound.format), sound.format, first
-            place = first + sound.samples
+            place = behind
             pcm = codec.decode(sound.data)
             yield at, pcm
             at += len(pcm) >> 1
 
 
-def _samples(sound: bytes | Encoded) -> int:
-    return sound.samples if isinstance(sound, Encoded) else len(sound) >> 1
+def _samples(sound: bytes | Encoded | int) -> int:
+    if type(sound) is bytes:
+        return len(sound) >> 1
+    return sound if isinstance(sound, int) else cast("Encoded", sound).samples

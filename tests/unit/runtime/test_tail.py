@@ -18,8 +18,8 @@ def numbered(number: int) -> bytes:
 
 def test_what_is_kept_is_read_by_its_place_with_silence_in_between() -> None:
     tail = CallerTail(CODEC)
-    tail.add(FRAME, numbered(1), False)
-    tail.add(3 * FRAME, numbered(2), False)
+    tail.add(FRAME, 2 * FRAME, numbered(1), False)
+    tail.add(3 * FRAME, 4 * FRAME, numbered(2), False)
     assert tail.read(0, 5 * FRAME) == bytes(960) + numbered(1) + bytes(960) + numbered(2) + bytes(960)
     assert tail.read(FRAME + 100, FRAME + 101) == numbered(1)[:2]
     assert tail.read(FRAME, FRAME) == b""
@@ -30,7 +30,7 @@ def test_while_nobody_speaks_a_second_is_kept_and_half_a_minute_of_who_does() ->
         tail = CallerTail(CODEC)
         frames = limit * SAMPLES_PER_MS // FRAME + 10
         for number in range(frames):
-            tail.add(number * FRAME, numbered(number), is_speech)
+            tail.add(number * FRAME, (number + 1) * FRAME, numbered(number), is_speech)
         assert tail.read(9 * FRAME, frames * FRAME) == b"", "a part of it is gone: then it is not to be had"
         kept = tail.read(10 * FRAME, frames * FRAME)
         assert len(kept) == limit * SAMPLES_PER_MS * 2
@@ -44,9 +44,9 @@ def steady(value: int, frames: int = 1) -> Encoded:
 def test_what_came_as_it_is_has_its_place_and_is_decoded_when_it_is_read() -> None:
     tail = CallerTail(CODEC)
     for number in range(10):
-        tail.add(FRAME * number, steady(8_000), False)
-    tail.add(FRAME * 12, steady(16_000, 2), False)
-    tail.add(FRAME * 14, numbered(7), False)
+        tail.add(FRAME * number, FRAME * (number + 1), steady(8_000), False)
+    tail.add(FRAME * 12, FRAME * 14, steady(16_000, 2), False)
+    tail.add(FRAME * 14, FRAME * 15, numbered(7), False)
     sound = memoryview(tail.read(0, FRAME * 15)).cast("h")
     middle = {place: sound[FRAME * place + FRAME // 2] for place in (0, 5, 9, 10, 11, 12, 13, 14)}
     assert all(abs(middle[place] - 8_000) < 400 for place in (0, 5))
@@ -61,8 +61,8 @@ def test_it_is_kept_for_as_long_as_other_audio_and_in_a_sixth_of_the_space() -> 
     tail = CallerTail(CODEC)
     frames = IDLE_MS * SAMPLES_PER_MS // FRAME + 10
     for number in range(frames):
-        tail.add(number * FRAME, steady(8_000), False)
+        tail.add(number * FRAME, (number + 1) * FRAME, steady(8_000), False)
     assert tail.kept_from == 10 * FRAME
     assert tail.read(9 * FRAME, frames * FRAME) == b""
     assert len(tail.read(10 * FRAME, frames * FRAME)) == IDLE_MS * SAMPLES_PER_MS * 2
-    assert sum(len(sound.data) for _, sound in tail._frames if isinstance(sound, Encoded)) == IDLE_MS * 8
+    assert sum(len(sound.data) for sound in tail._frames if isinstance(sound, Encoded)) == IDLE_MS * 8

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from openline.adapters.link_openai_realtime.caller import CallerAudio
 from openline.adapters.link_openai_realtime.formats import Formats
 from openline.adapters.link_openai_realtime.session import Provider, ProviderSession
 from openline.adapters.link_openai_realtime.socket import (
@@ -86,6 +87,7 @@ class OpenAIRealtimeLink(ModelLink):
     """``counts``: events that were unknown, malformed, garbage, errors; frames of audio that were dropped."""
 
     __slots__ = (
+        "_audio",
         "_born",
         "_closing",
         "_config",
@@ -128,10 +130,13 @@ class OpenAIRealtimeLink(ModelLink):
         self._settings = settings
         self._sink: LinkSink | None = None
         self._session: ProviderSession | None = None
+        self._audio: CallerAudio | None = None
+        """That of the session: looked up once, not at each of 50 frames a second."""
         self._last: ProviderSession | None = None
         """The one that was lost, for what it had heard."""
         self._config = SessionConfig()
-        self._recent: list[bytes] = []
+        self._recent: list[bytes] | None = None
+        """The last of what was sent, once a connection is being prepared that will have to be given it."""
         self._recent_format: AudioFormat = "pcm"
         self._recent_bytes = 0
         self._recent_max = OVERLAP_MS * BYTES_PER_MS["pcm"]
@@ -210,9 +215,10 @@ class OpenAIRealtimeLink(ModelLink):
         """From here on audio goes to ``session``; what was kept goes there first."""
         session.turns.begin_at(self._position, self._recent_samples())
         session.confirmed = self._position
-        for data in self._recent:
+        for data in self._recent or ():
             session.audio.replay(self._recent_format, data)
-        self._session = session
+        self._forget_all_recent()
+        self._session, self._audio = session, session.audio
         self.input_format, self.output_format = session.audio.input_format, "pcm"
         self._born = born
         self._rotate_after = born + self._settings.rotate_s
@@ -226,7 +232,7 @@ class OpenAIRealtimeLink(ModelLink):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._preparing
         self._drop_standby()
-        session, self._session = self._session, None
+        session, self._session, self._audio = self._session, None, None
         if session is not None:
             await session.close()
         await asyncio.gather(*self._closing)
@@ -237,7 +243,7 @@ class OpenAIRealtimeLink(ModelLink):
             self._standby = None
             self._rotate_later()
             return
-        self._last, self._session = session, None
+        self._last, self._session, self._audio = session, None, None
         self._drop_standby()
         if self._timer is not None:
             self._timer.cancel()
@@ -301,7 +307,7 @@ class OpenAIRealtimeLink(ModelLink):
         if self._standby is None:
             if self._preparing is None or self._preparing.done():
                 self._preparing = asyncio.get_running_loop().create_task(self._prepare())
-        elif self._is_quiet(session, now):
+        elif now - self._standby.born >= OVERLAP_MS / 1000 and self._is_quiet(session, now):
             self._swap(session, self._standby)
 
     def _is_quiet(self, session: ProviderSession, now: float) -> bool:
@@ -316,6 +322,7 @@ class OpenAIRealtimeLink(ModelLink):
     async def _prepare(self) -> None:
         assert self._sink is not None
         born = asyncio.get_running_loop().time()
+        self._recent = self._recent or []
         config, items = self._config, tuple(self._sink.conversation())
         try:
             new = await self._connect(self._sink, config, items)
@@ -330,6 +337,7 @@ class OpenAIRealtimeLink(ModelLink):
         self._standby = _Standby(new, config, items, born)
 
     def _rotate_later(self) -> None:
+        self._forget_all_recent()
         self._rotate_after = asyncio.get_running_loop().time() + self._settings.rotate_retry_s
 
     def _swap(self, old: ProviderSession, standby: _Standby) -> None:
@@ -361,28 +369,34 @@ class OpenAIRealtimeLink(ModelLink):
 
     def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         samples = len(pcm) >> 1
-        self._keep("pcm", pcm, samples)
-        if self._session is not None:
-            self._session.audio.append("pcm", pcm, samples, frame)
+        self._position += samples
+        if self._recent is not None:
+            self._keep("pcm", pcm)
+        if self._audio is not None:
+            self._audio.append("pcm", pcm, samples, frame)
 
     def replay_audio(self, pcm: bytes) -> None:
         samples = len(pcm) >> 1
-        self._keep("pcm", pcm, samples)
-        if self._session is not None:
-            self._session.audio.append_again("pcm", pcm, samples)
+        self._position += samples
+        if self._recent is not None:
+            self._keep("pcm", pcm)
+        if self._audio is not None:
+            self._audio.append_again("pcm", pcm, samples)
 
     def append_encoded(self, data: bytes, samples: int, *, is_replay: bool = False) -> None:
         name = self.input_format
-        self._keep(name, data, samples)
-        if self._session is not None and is_replay:
-            self._session.audio.append_again(name, data, samples)
-        elif self._session is not None:
-            self._session.audio.append(name, data, samples)
-
-    def _keep(self, name: AudioFormat, data: bytes, samples: int) -> None:
-        """One format is kept: a change forgets what came before it, which matters if a swap follows at once."""
         self._position += samples
+        if self._recent is not None:
+            self._keep(name, data)
+        if self._audio is not None and is_replay:
+            self._audio.append_again(name, data, samples)
+        elif self._audio is not None:
+            self._audio.append(name, data, samples)
+
+    def _keep(self, name: AudioFormat, data: bytes) -> None:
+        """One format is kept: a change forgets what came before it, which matters if a swap follows at once."""
         recent = self._recent
+        assert recent is not None
         if name != self._recent_format:
             self._recent_format, self._recent_bytes = name, 0
             self._recent_max = OVERLAP_MS * BYTES_PER_MS[name]
@@ -400,6 +414,9 @@ class OpenAIRealtimeLink(ModelLink):
         while self._recent and self._position - self._recent_samples() < end:
             self._recent_bytes -= len(self._recent.pop(0))
 
+    def _forget_all_recent(self) -> None:
+        self._recent, self._recent_bytes = None, 0
+
     def unconfirmed(self) -> int:
         session = self._session or self._last
         return 0 if session is None else max(0, self._position - session.confirmed)
@@ -408,8 +425,9 @@ class OpenAIRealtimeLink(ModelLink):
         self._do(lambda session: session.commit(item_id, start, end))
 
     def clear_audio(self) -> None:
-        self._recent.clear()
-        self._recent_bytes = 0
+        if self._recent is not None:
+            self._recent.clear()
+            self._recent_bytes = 0
         self._do(lambda session: session.clear())
 
     def recognize(self, item_id: ItemId, pcm: bytes) -> bool:
