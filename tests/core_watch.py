@@ -58,6 +58,7 @@ class Watch:
         assert state.seq == self.seq == step.last_seq, "one seq for each fact"
         for effect in step.effects:
             self.check_effect(state, step, effect)
+        self.check_link(state, step)
         self.check_state(state)
         self.check_answered(state)
         self.check_context(state)
@@ -233,6 +234,12 @@ class Watch:
                 assert state.link.epoch == link_epoch and state.link.phase == "opening"
             case _:
                 pass
+
+    def check_link(self, state: State, step: Step) -> None:
+        """A link that opens is asked for all that has no text: its host gives it nothing else before."""
+        if any(isinstance(fact, f.LinkOpened) for fact in step.facts):
+            asked = [effect.item_id for effect in step.effects if isinstance(effect, e.TranscribeAudio)]
+            assert tuple(asked) == state.to_recognise
 
     def check_state(self, state: State) -> None:
         default = [r for r in state.responses.values() if r.is_default]

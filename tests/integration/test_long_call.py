@@ -71,6 +71,14 @@ def test_a_quarter_of_an_hour_with_thirty_faults(seed: int) -> None:
     assert account.answered >= len(account.call.said) / 2, account.told()
 
 
+def test_two_plays_of_a_seed_are_equal() -> None:
+    """Or a failure could not be looked into: nothing of a play is left to sockets, threads or the clock."""
+    plan = replace(small_plan(4), seconds=240.0, faults=12, storms=((20.0, 220.0),))
+    first, second = LongCall(plan).play(), LongCall(plan).play()
+    assert first.struck.total() >= 12 and first.facts == second.facts
+    assert first.client.frames == second.client.frames
+
+
 @pytest.mark.parametrize(
     ("seed", "is_recorded", "is_transcoded"), [(11, True, False), (12, False, False), (13, True, True)]
 )
