@@ -105,7 +105,7 @@ RULES: dict[str, Rule] = {
     ),
     "testing": Rule(
         words(f"testing runtime ports wire core {BOTTOM}"),
-        words("picows"),
+        words("picows aiofastnet"),  # aiofastnet: what picows connects with
         otherwise="the kit tests ports: let the caller hand in the adapter",
     ),
     "server": Rule(
