@@ -239,7 +239,7 @@ class Watch:
         """A link that opens is asked for all that has no text: its host gives it nothing else before."""
         if any(isinstance(fact, f.LinkOpened) for fact in step.facts):
             asked = [effect.item_id for effect in step.effects if isinstance(effect, e.TranscribeAudio)]
-            assert tuple(asked) == state.to_recognise
+            assert tuple(asked) == state.to_recognize
 
     def check_state(self, state: State) -> None:
         default = [r for r in state.responses.values() if r.is_default]

@@ -241,7 +241,7 @@ class State:
         )
 
     @property
-    def to_recognise(self) -> tuple[ItemId, ...]:
+    def to_recognize(self) -> tuple[ItemId, ...]:
         """What was said and has no text yet: a link that opens is asked for it first."""
         stopped = () if self.turn is None or self.turn.end is None else (self.turn.item_id,)
         return (*self.untranscribed, *stopped)

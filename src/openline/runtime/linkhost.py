@@ -39,6 +39,8 @@ PRE_ROLL_MS = 300
 DETECT_MS = 700
 """A provider may need so long to say that somebody speaks: what it said meanwhile (the words of a reply) does not
 show that it heard them. A guess: 300 to 400 ms are usual, and the line."""
+READ_TIMEOUT_S = 5.0
+"""A recording that is not read by then is not waited for: who speaks now is worth more than what was said."""
 REPLAY_BYTES = 48_000
 """A second at a time, so that half a minute does not hold up the loop."""
 JITTER = 0.25
@@ -92,6 +94,7 @@ class LinkHost:
             "_held",
             "_held_bytes",
             "_is_closed",
+            "_is_slow_to_read",
             "_made_at",
             "_next",
             "_next_position",
@@ -117,7 +120,7 @@ class LinkHost:
         """What comes after that: to hear again, or to let go what was held."""
         self._config: SessionConfig | None = None
         self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._is_closed = self._is_slow_to_read = False
         self._made_at = driver.heard_until
         self._said: ResponseId | None = None
         self._said_output = 0
@@ -243,7 +246,7 @@ class LinkHost:
 
     async def _recover(self, item_id: ItemId, audio: AudioRange) -> None:
         try:
-            pcm = await self._driver.caller_audio(audio.start, audio.end)
+            pcm = await self._said_before(audio.start, audio.end)
             if self._is_closed or self.link is None:
                 return
             if not pcm or not self.link.recognize(item_id, pcm):
@@ -251,6 +254,18 @@ class LinkHost:
         finally:
             self._due = tuple(due for due in self._due if due != item_id)
             self._go_on()
+
+    async def _said_before(self, start: int, end: int) -> bytes:
+        """[start, end) of the caller's track; b"" if it is not to be had, or not soon."""
+        if self._is_slow_to_read:
+            return b""
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                return await self._driver.caller_audio(start, end)
+        except TimeoutError:
+            log.warning("session %s: the recording was not read in time", self._driver.session.state.session)
+            self._is_slow_to_read = True
+            return b""
 
     def hear_again(self, item_id: ItemId, start: int) -> None:
         """Give this link the utterance that began at track sample ``start`` on an earlier one."""
@@ -279,7 +294,7 @@ class LinkHost:
                 self._driver.heard_until - longest,
             )
         is_short = self._driver.heard_until - begin <= longest + pre_roll
-        pcm = await self._driver.caller_audio(begin, end) if is_short and begin < end else b""
+        pcm = await self._said_before(begin, end) if is_short and begin < end else b""
         for at in range(0, len(pcm), REPLAY_BYTES):
             if self._is_closed or self.link is None:
                 return
@@ -318,7 +333,7 @@ class LinkHost:
             model = config.model
             self._driver.offer(i.LinkOpened(self.epoch, model, hears))
             state, unheard_from = self._driver.session.state, self._driver.unheard_from
-            self._due = state.to_recognise
+            self._due = state.to_recognize
             if state.speaks_unheard:
                 return  # What was said before goes first (``hear_again``).
             if unheard_from is None or config.turn_detection is None:

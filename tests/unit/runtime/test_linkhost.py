@@ -15,7 +15,7 @@ from openline.core.model import AudioRange, Usage
 from openline.errors import LinkUnavailable
 from openline.runtime.driver import SessionDriver
 from openline.runtime.linkhost import GAPS_MAX, OPEN_TIMEOUT_S, TrackMap
-from openline.testing.link_scripted import ScriptedLinkFactory
+from openline.testing.link_scripted import ScriptedLinkFactory, TurnScript
 from openline.testing.scripts import ReplyPlan, scripted_silence, scripted_speech
 from openline.testing.virtual_time import run_virtual
 from openline.types import CallId, ConnectionId, ItemId, ResponseId
@@ -299,6 +299,35 @@ def test_speech_that_no_link_had_told_of_yet_is_heard_from_its_first_word(is_rec
             await speak_into_a_loss(driver, "the first word", ms=1_500, after_ms=240, is_known=False)
             heard = [item.text for item in driver.session.state.conversation() if item.role == "user"]
             assert heard == ["before", "the first word"]
+
+    run(story())
+
+
+class StuckRecordings(Recordings):
+    """A disk that takes what it is given, and answers nobody."""
+
+    async def flush(self) -> None:
+        await asyncio.Event().wait()
+
+
+def test_a_recording_that_nobody_can_read_holds_up_the_call_for_a_moment_only() -> None:
+    """Of the turn that was to be recognised again its end is told; who speaks meanwhile is heard."""
+
+    async def story() -> None:
+        factory = ScriptedLinkFactory(turns=TurnScript(final_delay_ms=60_000))
+        async with house(links=factory, recordings=StuckRecordings()) as home:
+            driver = await home.call(Caller())
+            await speak(driver, "before", ms=300)
+            assert driver.session.state.to_recognize and driver.link is not None
+            driver.link.lost(LinkUnavailable("the wire", cause="closed_1006"))
+            await asyncio.sleep(1)
+            assert driver.session.state.link.phase == "open"
+            await speak(driver, "are you there", ms=1_000)
+            assert home.link.audio_bytes == 0, "what was said before goes first"
+            await asyncio.sleep(5)
+            assert home.link.audio_bytes == 1_700 * 48
+            names = facts_of(home.log, driver.session.state.session)
+            assert names.count("openline.turn.abandoned") == 1
 
     run(story())
 

@@ -28,7 +28,7 @@ class SlowLink:
         self.may_open = asyncio.Event()
         self.heard = bytearray()
         self.late = bytearray()
-        self.recognised: list[tuple[str, bytes]] = []
+        self.recognized: list[tuple[str, bytes]] = []
 
     async def open(self, sink: Any, config: object, items: object) -> None:
         await self.may_open.wait()
@@ -43,7 +43,7 @@ class SlowLink:
 
     def recognize(self, item_id: str, pcm: bytes) -> bool:
         self.heard.clear()
-        self.recognised.append((item_id, pcm))
+        self.recognized.append((item_id, pcm))
         return True
 
 
@@ -56,7 +56,7 @@ class Driver:
             config=SimpleNamespace(model="test"),
             conversation=lambda: (),
             speaks_unheard=False,
-            to_recognise=(),
+            to_recognize=(),
         )
         self.session = SimpleNamespace(state=state)
         self.codecs = SimpleNamespace(last_to_link=lambda: b"")
@@ -175,12 +175,12 @@ def test_earlier_audio_is_recognised_before_what_is_said_now_is_given(
     async def story() -> None:
         link, driver = SlowLink(), Driver()
         driver.session.state.config.turn_detection = object()
-        driver.session.state.to_recognise = ("item_old",)
+        driver.session.state.to_recognize = ("item_old",)
         driver.unheard_from = unheard_from
         host = await opening(link, driver)
         await begin(driver, host, link)
         await driver.settled()
-        assert [item for item, _ in link.recognised] == ["item_old"]
+        assert [item for item, _ in link.recognized] == ["item_old"]
         frames = (
             [7, 8] if unheard_from is None else list(range(9))
         )  # with the time to detect who speaks before it
@@ -204,7 +204,7 @@ def test_what_is_said_while_a_recording_is_read_waits_for_it() -> None:
             host.append(numbered(number), 480 * number, 480 * (number + 1))
         driver.disk.set()
         await driver.settled()
-        assert link.recognised == [("item_new", b"".join(map(numbered, range(9))))]
+        assert link.recognized == [("item_new", b"".join(map(numbered, range(9))))]
         assert bytes(link.heard) == numbered(9) + numbered(10)
         host.append(numbered(11), 480 * 11, 480 * 12)
         assert bytes(link.heard[-2:]) == numbered(11)[-2:]
