@@ -195,6 +195,9 @@ def test_what_came_all_at_once_fills_the_line_and_what_is_said_next_follows_it()
     line.is_writable = False
     audio.append("pcm", sound("pcm", 6), 3)
     assert line.heard == [1, 2, 3, 5], "it was through"
+    assert audio.recognize(ItemId("item_1"), sound("pcm", 7) * 1_000, None)
+    audio.append("pcm", sound("pcm", 8), 3)
+    assert line.heard[-1] == 8, "also behind a turn that is recognised again"
 
 
 def test_a_recording_cannot_be_heard_while_nobody_knows_in_which_format() -> None:

@@ -134,7 +134,6 @@ class CallerAudio:
             return
         self._turns.position += samples
         self.replay(name, data)
-        self._is_behind = self.socket is not None and not self.socket.is_writable
 
     def replay(self, name: AudioFormat, data: bytes) -> None:
         """Audio that was counted already."""
@@ -153,6 +152,11 @@ class CallerAudio:
     def _send(self, data: bytes) -> None:
         if self.socket is not None:
             self.socket.send(upstream.append_audio(data))
+        self._look_behind()
+
+    def _look_behind(self) -> None:
+        """Call after what may not be dropped: whether it has filled the line."""
+        self._is_behind = self.socket is not None and not self.socket.is_writable
 
     def then(self, do: Callable[[], None]) -> None:
         """``do`` commits or clears what came before it."""
@@ -166,7 +170,9 @@ class CallerAudio:
         if self._switch:
             return False
         data = self._transcoder.whole(self.input_format, pcm)
-        return self._turns.recognize(item_id, self.input_format, data, detection)
+        is_sent = self._turns.recognize(item_id, self.input_format, data, detection)
+        self._look_behind()
+        return is_sent
 
     # -- formats
 
