@@ -14,10 +14,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.carried import one_run, p99
+from bench.carried import Search, one_run, p99
 from bench.generator import Result
 from bench.load_file import Load
 from bench.relay import upstream_of
@@ -31,13 +32,9 @@ OURS = "openline"
 
 @dataclass
 class Candidate:
-    """``steps``: session counts to try, ascending; ``at``: where the search begins."""
-
     name: str
-    steps: tuple[int, ...]
-    at: int
+    search: Search
     runs: list[Result]
-    limits: list[int]
 
 
 def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
@@ -47,11 +44,12 @@ def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="openline-bench-") as folder:
         for number in range(rounds):
             for candidate in candidates:
-                _search(load, candidate, Path(folder), is_quick=is_quick)
-                print(f"   round {number + 1}, {candidate.name}: {candidate.limits[-1]} sessions", flush=True)
+                candidate.search.once(partial(_run, load, candidate, Path(folder), is_quick=is_quick))
+                limit = candidate.search.limits[-1]
+                print(f"   round {number + 1}, {candidate.name}: {limit} sessions", flush=True)
         for candidate in candidates:
             # At one count for all: every program gets cheaper a session as it fills up.
-            _run(load, candidate, int(load.number("common_sessions", 20)), Path(folder), is_quick=is_quick)
+            _run(load, candidate, Path(folder), int(load.number("common_sessions", 20)), is_quick=is_quick)
     found = {candidate.name.replace("-", "_"): _summary(load, candidate) for candidate in candidates}
     return {"candidates": found, "times": _times(found)}
 
@@ -60,7 +58,7 @@ def _candidate(load: Load, name: str) -> Candidate:
     key = name.replace("-", "_")
     steps = tuple(int(text) for text in load.text(f"{key}_steps", "10,20,40").split(","))
     start = int(load.number(f"{key}_start", steps[0]))
-    return Candidate(name, steps, max(i for i, step in enumerate(steps) if step <= start), [], [])
+    return Candidate(name, Search.from_start(steps, start), [])
 
 
 def _is_there(name: str) -> bool:
@@ -88,25 +86,7 @@ def prepare(name: str) -> bool:
     return True
 
 
-def _search(load: Load, candidate: Candidate, folder: Path, *, is_quick: bool) -> None:
-    """From where the last search ended: up while it is carried, else down until it is."""
-    at, best = candidate.at, -1
-    while 0 <= at < len(candidate.steps):
-        run = _run(load, candidate, candidate.steps[at], folder, is_quick=is_quick)
-        if not run["faults"]:
-            best = at
-            at += 1
-        elif best >= 0:
-            break
-        else:
-            at -= 1
-        if best >= 0 and candidate.at > best:
-            break  # It came down to here: the step above has failed already.
-    candidate.limits.append(candidate.steps[best] if best >= 0 else 0)
-    candidate.at = max(best, 0)
-
-
-def _run(load: Load, candidate: Candidate, sessions: int, folder: Path, *, is_quick: bool) -> Result:
+def _run(load: Load, candidate: Candidate, folder: Path, sessions: int, *, is_quick: bool) -> Result:
     with upstream_of(folder, is_tls=False) as (ours, environment, extra):
         make_command = ours if candidate.name == OURS else _front(candidate.name, int(extra["upstream"]))
         try:
@@ -145,11 +125,11 @@ def _front(name: str, upstream: int) -> Callable[..., list[str]]:
 
 
 def _summary(load: Load, candidate: Candidate) -> dict[str, Any]:
-    limit = int(statistics.median(candidate.limits))
+    limit = int(statistics.median(candidate.search.limits))
     common = int(load.number("common_sessions", 20))
     return {
         "sessions": limit,
-        "limits": candidate.limits,
+        "limits": candidate.search.limits,
         "at_limit": _costs(candidate.runs, limit),
         "at_common": _costs(candidate.runs, common),
         "runs": candidate.runs,

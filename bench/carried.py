@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from bench.gateway import Gateway, command
 from bench.generator import Result, run_load
@@ -43,6 +44,38 @@ def one_run(
             return run
         time.sleep(2)
     raise AssertionError("the second attempt returns")
+
+
+@dataclass
+class Search:
+    """A candidate's limit, found in rounds, each from where the last one ended: what the machine does besides, which
+    changes within minutes, is then in some rounds and not in some steps. ``steps``: session counts, ascending; ``at``:
+    the index of the one to begin with."""
+
+    steps: tuple[int, ...]
+    at: int
+    limits: list[int] = field(default_factory=list)
+
+    @classmethod
+    def from_start(cls, steps: tuple[int, ...], start: int) -> Search:
+        """``start``: begin with the largest step that is no more than that."""
+        return cls(steps, max((i for i, step in enumerate(steps) if step <= start), default=0))
+
+    def once(self, run: Callable[[int], Result]) -> None:
+        """Up while it is carried, else down until it is. ``run`` puts so many sessions on the candidate."""
+        at, best = self.at, -1
+        while 0 <= at < len(self.steps):
+            if not run(self.steps[at])["faults"]:
+                best = at
+                at += 1
+            elif best >= 0:
+                break
+            else:
+                at -= 1
+            if best >= 0 and self.at > best:
+                break  # It came down to here: the step above has failed already.
+        self.limits.append(self.steps[best] if best >= 0 else 0)
+        self.at = max(best, 0)
 
 
 def faults(load: Load, run: Result) -> list[str]:

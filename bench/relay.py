@@ -1,37 +1,75 @@
-"""Added delay of the gateway in front of a Realtime server, plain and over TLS: the real ``openai_realtime`` link.
+"""The gateway in front of a Realtime server, plain and over TLS, by the real ``openai_realtime`` link: how many
+sessions one core carries, and the delay it adds.
 
 The generator plays the callers and the server, on one clock. Beside each step stands the floor: the same callers
-and server with nothing between, so what the generator itself is late by can be told apart.
+and server with nothing between, so what the generator itself is late by can be told apart. Limits are searched in
+rounds, both transports in each (``carried.Search``), and beside them, at one number of sessions, a relay that only
+passes frames on: what of the core's time is the sockets', and how fast the machine was in that round.
 """
 
 from __future__ import annotations
 
+import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import gateway
 from bench.build import build
-from bench.carried import line, one_run
+from bench.carried import Search, line, one_run
 from bench.gateway import free_port
 from bench.generator import Result, direct
 from bench.load_file import Load, Value
 
-HOPELESS_MS = 250.0
-"""A p99 above this says that the step was far past the limit: higher ones would only cost time."""
+
+@dataclass
+class _Transport:
+    name: str
+    search: Search
+    runs: list[Result] = field(default_factory=list)
+    why_not: str = ""
+    """Why it cannot be measured here."""
 
 
 def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
-    """For each transport: sessions carried, and each step with up, down and floor."""
-    transports = load.text("transports", "plain,tls").split(",")
+    """For each transport: sessions carried (the middle of the rounds), and each step with up and down; the floor of
+    each step; CPU beside a bare relay."""
+    rounds = 1 if is_quick else int(load.number("rounds", 3))
+    common = min(int(load.number("common_sessions", 100)), max(load.sessions))
+    start = int(load.number("start", 150))
+    transports = [
+        _Transport(name, Search.from_start(load.sessions, start))
+        for name in load.text("transports", "plain,tls").split(",")
+    ]
+    beside: list[tuple[Result, Result]] = []
     with tempfile.TemporaryDirectory(prefix="openline-bench-") as folder:
-        return {
-            "floor": _floors(load, is_quick),
-            **{name: _transport(load, name, Path(folder), is_quick) for name in transports},
-        }
+        put = partial(_run, load, Path(folder), is_quick)
+        floor = _floors(load, is_quick)
+        for transport in transports:
+            for sessions in load.sessions:
+                if sessions < common:
+                    put(transport, sessions)
+        for number in range(rounds):
+            bare = _bare(load, common, Path(folder), is_quick)
+            for transport in transports:
+                if not transport.why_not:
+                    run = put(transport, common)
+                    if transport is transports[0]:
+                        beside.append((bare, run))
+                    transport.search.once(partial(put, transport))
+                    limit = transport.search.limits[-1]
+                    print(f"   round {number + 1}, {transport.name}: {limit} sessions", flush=True)
+    return {
+        "floor": floor,
+        **{transport.name: _summary(transport) for transport in transports},
+        "bare": _beside(beside, common),
+    }
 
 
 def _floors(load: Load, is_quick: bool) -> dict[str, Result]:
@@ -40,45 +78,65 @@ def _floors(load: Load, is_quick: bool) -> dict[str, Result]:
         run = direct(load, sessions=sessions, seconds_s=2 if is_quick else 5)
         floors[str(sessions)] = run
         print(
-            f"   {sessions} sessions, nothing between: {_delays(run)}, generator {run['generator_busy']:.2f}"
+            f"   {sessions} sessions, nothing between: {_delays(run)}, generator {run['generator_busy']:.2f}",
+            flush=True,
         )
     return floors
 
 
-def _transport(load: Load, name: str, folder: Path, is_quick: bool) -> dict[str, Any]:
-    repeats = 1 if is_quick else int(load.number("repeats", 2))
+def _run(load: Load, folder: Path, is_quick: bool, transport: _Transport, sessions: int) -> Result:
+    try:
+        with upstream_of(folder, is_tls=transport.name == "tls") as (make_command, environment, extra):
+            run = one_run(
+                load,
+                sessions,
+                is_quick=is_quick,
+                make_command=make_command,
+                environment=environment,
+                extra=extra,
+            )
+    except RuntimeError as error:
+        print(f"   {transport.name}: {sessions} sessions: {error}", flush=True)
+        transport.why_not = str(error)
+        return {"sessions": sessions, "faults": [str(error)[-200:]]}
+    transport.runs.append(run)
+    print(f"   {transport.name}: {line(run)}", flush=True)
+    return run
+
+
+def _bare(load: Load, sessions: int, folder: Path, is_quick: bool) -> Result:
+    with upstream_of(folder, is_tls=False) as (_, environment, extra):
+        url = f"ws://127.0.0.1:{extra['upstream']}/v1"
+
+        def command(load: Load, *, port: int, data: Path) -> list[str]:
+            return [sys.executable, "-m", "bench.bare_relay", "--port", str(port), "--upstream", url]
+
+        run = one_run(
+            load, sessions, is_quick=is_quick, make_command=command, environment=environment, extra=extra
+        )
+    print(f"   bare relay: {line(run)}", flush=True)
+    return run
+
+
+def _summary(transport: _Transport) -> dict[str, Any]:
     steps: dict[str, Any] = {}
-    best = 0
-    is_carried = True
-    for sessions in load.sessions:
-        try:
-            with upstream_of(folder, is_tls=name == "tls") as (make_command, environment, extra):
-                runs = [
-                    one_run(
-                        load,
-                        sessions,
-                        is_quick=is_quick,
-                        make_command=make_command,
-                        environment=environment,
-                        extra=extra,
-                    )
-                    for _ in range(repeats)
-                ]
-        except RuntimeError as error:
-            print(f"   {name}: {sessions} sessions: {error}")
-            break
-        for run in runs:
-            print(f"   {name}: {line(run)}")
-        middle = sorted(runs, key=lambda run: _worst(run))[(repeats - 1) // 2]
-        steps[str(sessions)] = {"middle": middle, "runs": runs}
-        good = sum(not run["faults"] for run in runs)
-        # Half is not enough, and what failed once is not carried at more either.
-        is_carried = is_carried and good * 2 > repeats
-        if is_carried:
-            best = sessions
-        elif _worst(middle) > HOPELESS_MS or all(run["void"] for run in runs):
-            break
-    return {"sessions": best, "at_best": steps.get(str(best), {}).get("middle"), "steps": steps}
+    for sessions in sorted({run["sessions"] for run in transport.runs}):
+        runs = sorted((run for run in transport.runs if run["sessions"] == sessions), key=_worst)
+        steps[str(sessions)] = {"middle": runs[(len(runs) - 1) // 2], "runs": runs}
+    limits = transport.search.limits
+    return {"sessions": int(statistics.median(limits)) if limits else 0, "limits": limits, "steps": steps}
+
+
+def _beside(pairs: list[tuple[Result, Result]], sessions: int) -> dict[str, Any]:
+    """How many times the CPU of a relay that does nothing ours takes, in the middle of the rounds."""
+    cores = [(bare["gateway"]["core"], ours["gateway"]["core"]) for bare, ours in pairs if "gateway" in ours]
+    times = [ours / bare for bare, ours in cores if bare]
+    return {
+        "sessions": sessions,
+        "cores": cores,
+        "times": round(statistics.median(times), 2) if times else None,
+        "runs": [bare for bare, _ in pairs],
+    }
 
 
 Start = tuple[Callable[..., list[str]], dict[str, str], dict[str, Value]]

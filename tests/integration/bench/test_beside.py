@@ -1,50 +1,50 @@
-"""The search for a candidate's limit, without any process."""
+"""The search for a candidate's limit, and what is made of the rounds, without any process."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import beside
-from bench.beside import Candidate
-from bench.load_file import all_loads
+from bench.carried import Search
 
-LOAD = next(load for load in all_loads() if load.name == "peers")
 STEPS = (10, 20, 30, 40, 50)
 
 
-@pytest.fixture
-def limit_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """What each candidate carries; runs are kept as sessions and faults alone."""
-    limits: dict[str, int] = {}
+class Candidate:
+    """Carries so many sessions; keeps what it was given."""
 
-    def run(_load: object, candidate: Candidate, sessions: int, _folder: Path, *, is_quick: bool) -> Any:
-        faults = ["audio p99"] if sessions > limits[candidate.name] else []
-        candidate.runs.append({"sessions": sessions, "faults": faults})
-        return candidate.runs[-1]
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.tried: list[int] = []
 
-    monkeypatch.setattr(beside, "_run", run)
-    return limits
+    def run(self, sessions: int) -> dict[str, Any]:
+        self.tried.append(sessions)
+        return {"faults": ["audio p99"] if sessions > self.limit else []}
 
 
 @pytest.mark.parametrize("carried", [0, 9, 10, 25, 40, 50, 99])
-@pytest.mark.parametrize("start", [0, 2, 4])
-def test_the_limit_is_found_from_wherever_the_search_begins(
-    limit_of: dict[str, int], carried: int, start: int
-) -> None:
-    limit_of["openline"] = carried
-    candidate = Candidate("openline", STEPS, start, [], [])
-    beside._search(LOAD, candidate, Path(), is_quick=True)
+@pytest.mark.parametrize("start", [5, 30, 59])
+def test_the_limit_is_found_from_wherever_the_search_begins(carried: int, start: int) -> None:
+    candidate, search = Candidate(carried), Search.from_start(STEPS, start)
+    search.once(candidate.run)
     expected = max((step for step in STEPS if step <= carried), default=0)
-    assert candidate.limits == [expected]
-    tried = [run["sessions"] for run in candidate.runs]
-    assert len(tried) == len(set(tried)), "no step is run twice in one search"
+    assert search.limits == [expected]
+    assert candidate.tried[0] == max((step for step in STEPS if step <= start), default=10)
+    tried = len(candidate.tried)
+    assert tried == len(set(candidate.tried)), "no step is run twice in one search"
     # The next search begins there, and asks no more than that step and its neighbours.
-    beside._search(LOAD, candidate, Path(), is_quick=True)
-    assert candidate.limits == [expected, expected]
-    assert len(candidate.runs) - len(tried) <= 2
+    search.once(candidate.run)
+    assert search.limits == [expected, expected]
+    assert len(candidate.tried) - tried <= 2
+
+
+def test_a_round_on_a_slow_machine_leaves_the_next_its_own_limit() -> None:
+    candidate, search = Candidate(40), Search.from_start(STEPS, 30)
+    for candidate.limit in (40, 10, 50):
+        search.once(candidate.run)
+    assert search.limits == [40, 10, 50]
 
 
 def test_times_say_how_far_the_rounds_let_them_vary() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_the_real_link_carries_turns_and_tools_and_both_ways_are_timed(tmp_path:
     assert run["up"]["per_s"] > 50 and run["steady"]["n"] < run["audio"]["n"]
     for lane in ("audio", "text", "held", "reply", "up", "committed"):
         assert run[lane]["p50_ms"] > 0, lane
+
+
+def test_a_bare_relay_carries_the_same_load(tmp_path: Path) -> None:
+    load = short_load()
+    with upstream_of(tmp_path, is_tls=False) as (_, environment, extra):
+        url = f"ws://127.0.0.1:{extra['upstream']}/v1"
+
+        def command(load: Load, *, port: int, data: Path) -> list[str]:
+            return [sys.executable, "-m", "bench.bare_relay", "--port", str(port), "--upstream", url]
+
+        with Gateway(load, command, environment=environment) as relay:
+            run = run_load(load, relay, sessions=3, warmup_s=1, seconds_s=2, extra=extra)
+    assert run["ready"] == 3 and run["errors"] == run["lost"] == run["stalls"] == 0
+    assert run["turns"] >= 3 and run["up"]["per_s"] > 50 and run["audio"]["p50_ms"] > 0
 
 
 def test_the_floor_is_timed_with_nothing_between() -> None:
