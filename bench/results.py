@@ -18,15 +18,34 @@ PACKAGES = ("picows", "aiofastnet", "msgspec", "apsw", "uvicorn", "uvloop", "pyb
 
 def machine() -> dict[str, Any]:
     """The facts that a number is worth nothing without."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    path = Path("/proc/cpuinfo")
+    cpu, cores = processor(path.read_text() if path.exists() else "")
     return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(models) or 1,
+        "cpu": cpu or platform.machine(),
+        "cores": cores,
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def processor(cpuinfo: str) -> tuple[str, int]:
+    """The processor's name and the number of cores, from the text of ``/proc/cpuinfo``; "" and 1 if it says nothing.
+
+    With family, model and cache: a virtual machine's name ("AMD EPYC") may be any of five generations, of which one
+    takes a third more for the same work than another.
+    """
+    fields = [
+        (key.strip(), value.strip())
+        for key, _, value in (line.partition(":") for line in cpuinfo.splitlines())
+    ]
+    first = dict(reversed(fields))
+    details = [f"{key.removeprefix('cpu ')} {first[key]}" for key in ("cpu family", "model") if key in first]
+    details += [f"{first['cache size']} cache"] if "cache size" in first else []
+    name = first.get("model name", "")
+    if name and details:
+        name += f" ({', '.join(details)})"
+    return name, max(1, sum(key == "processor" for key, _ in fields))
 
 
 def commit() -> str:

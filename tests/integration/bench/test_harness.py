@@ -163,6 +163,16 @@ def test_every_load_file_reads_and_a_wrong_key_is_refused(tmp_path: Path) -> Non
             read_load(path)
 
 
+def test_a_processor_is_told_by_more_than_its_name() -> None:
+    core = "processor\t: {}\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\ncache size\t: 512 KB\n\n"
+    assert results.processor(core.format(0) + core.format(1)) == (
+        "AMD EPYC (family 25, model 1, 512 KB cache)",
+        2,
+    )
+    assert results.processor("processor\t: 0\nBogoMIPS\t: 50.00\n") == ("", 1)
+    assert results.processor("") == ("", 1)
+
+
 def test_a_verdict_is_the_best_bound_that_is_reached() -> None:
     floor = Target("", "sessions", "sessions", must=300, goal=400, stretch=500, is_floor=True)
     ceiling = Target("", "ms.p50", "ms", must=50, goal=20)
