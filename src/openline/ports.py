@@ -580,17 +580,24 @@ class ResponseStart(Value, frozen=True):
     items: Sequence[Item]
 
 
+Straight = Callable[[bytes, int, bytes], bool]
+"""Takes the caller's PCM16 24 kHz if nothing is to be done with it but send it on: the audio, how many samples they
+are, the event they came in (as ``ModelLink.append_audio``). False: more is, and nothing was done."""
+
+
 class ModelLink(Protocol):
     """One live connection to a model, at the level of Realtime semantics. One per session and link epoch.
 
     ``hears``: it takes audio itself (speech to speech); its replies do not wait for transcripts.
     ``input_format``, ``output_format``: what it takes and gives, read at each piece of audio; where the client's is
-    the same it is passed through as it is.
+    the same it is passed through as it is. ``straight``: where ``append_audio`` may be left out; read after an
+    ``append_audio``, and good until it says False.
     """
 
     __slots__ = ()
 
     hears: bool = False
+    straight: Straight | None = None
     input_format: AudioFormat = "pcm"
     output_format: AudioFormat = "pcm"
 

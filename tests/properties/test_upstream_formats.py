@@ -126,6 +126,7 @@ def caller(line: Provider) -> CallerAudio:
     turns = Turns(line.send, command, RecordingSink(), Conversation(command, lambda: ()))
     line.audio = CallerAudio(line, turns, Formats(Marker, "a provider"), Counter())
     line.audio.socket = line
+    line.audio.may_go_straight = True
     return line.audio
 
 
@@ -139,7 +140,10 @@ def test_the_provider_never_hears_a_format_that_it_takes_for_another(acts: list[
             case "audio":
                 name = audio.input_format
                 data = sound(name, number)
-                audio.append(name, data, samples_of(name, data))
+                went = audio.straight(data, samples_of(name, data), b"")
+                assert went == (name == "pcm" and not audio.is_waiting), "else it would overtake, or be noise"
+                if not went:
+                    audio.append(name, data, samples_of(name, data))
                 expected.append(number % 16)
                 number += 1
             case "commit":
@@ -174,6 +178,24 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
     line.answers.popleft()()
     assert len(line.heard) == WAITING_MAX - 1
     assert audio._turns.position == 3 * (WAITING_MAX + 50), "positions go on as if it had been sent"
+
+
+def test_nothing_goes_straight_where_something_else_is_to_be_done() -> None:
+    line = Provider()
+    audio = caller(line)
+    assert audio.straight(sound("pcm", 0), 3, b"") and audio.appended == audio._turns.position == 3
+    line.is_writable = False
+    assert not audio.straight(sound("pcm", 1), 3, b""), "it is late, and dropped"
+    audio.append_again("pcm", sound("pcm", 2), 3)
+    line.is_writable = True
+    assert not audio.straight(sound("pcm", 3), 3, b""), "what came all at once was not through"
+    audio.append("pcm", sound("pcm", 3), 3)
+    assert audio.straight(sound("pcm", 4), 3, b"")
+    audio.may_go_straight = False
+    assert not audio.straight(sound("pcm", 5), 3, b""), "the link keeps what is said"
+    audio.may_go_straight, audio.socket = True, None
+    assert not audio.straight(sound("pcm", 6), 3, b"")
+    assert line.heard == [0, 2, 3, 4] and audio.appended == 6, "the link counts the others"
 
 
 def test_what_came_all_at_once_fills_the_line_and_what_is_said_next_follows_it() -> None:

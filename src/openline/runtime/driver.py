@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from openline.core import effects as e
 from openline.core import facts as f
 from openline.core import inputs as i
-from openline.core.audio import RATE, SAMPLES_PER_MS
+from openline.core.audio import RATE
 from openline.core.model import AudioFormat, Cut
 from openline.core.session import Session, Step
 from openline.errors import LogConflict, LogUnavailable
@@ -35,19 +35,16 @@ from openline.ports import (
     StepRecord,
 )
 from openline.runtime.alarm import Alarm
+from openline.runtime.caller_track import GAP_SAMPLES, CallerTrack
 from openline.runtime.codecs import Codecs, Encoded
 from openline.runtime.linkhost import LinkHost
 from openline.runtime.playout import Playout, PlayoutHooks
 from openline.runtime.spool import SpoolDesk
-from openline.runtime.tail import CallerTail
 from openline.runtime.track import Track
 from openline.types import CallId, ConnectionId, ItemId, Now, ResponseId, Role, Seq, TurnId
 
 log = logging.getLogger(__name__)
 
-GAP_MS = 200
-"""Input that comes this much later than its track position is taken as a gap of silence, not as jitter."""
-GAP_SAMPLES = GAP_MS * SAMPLES_PER_MS
 REPORT_STEP_MS = 40
 """A late playout report that differs by less than a chunk tells nothing new."""
 LAST_WORD_S = 0.6
@@ -79,24 +76,21 @@ class SessionDriver:
             "_alarm",
             "_clock",
             "_codec",
-            "_created_ms",
-            "_heard_until",
             "_inbox",
             "_input_format",
         ),
         *("_is_busy", "_last_words", "_leaving", "_link_factory", "_log", "_loop", "_may_be_speech", "_owed"),
         *(
-            "_tail",
             "_tasks",
             "_undelivered",
-            "_wall_ms",
             "buffer_start",
+            "caller",
             "clients",
             "codecs",
             "durable_seq",
             "host",
         ),
-        *("is_stopped", "link", "playout", "recorder", "session", "unheard_from"),
+        *("is_stopped", "link", "playout", "session", "unheard_from"),
     )
 
     def __init__(
@@ -119,13 +113,11 @@ class SessionDriver:
         self._leaving: list[tuple[Seq, Client]] = []
         """Clients that were told to go and wait for the disk to hear why."""
         self.link: LinkHost | None = None
-        self.recorder = recorder
         self.is_stopped = False
         self.durable_seq: Seq = session.state.seq
         self._log = log_store
         self._codec = codec
         self._clock = clock
-        self._wall_ms = clock.wall_ms
         self._link_factory = link_factory
         self._loop = asyncio.get_running_loop()
         # Lists: nearly always empty or short, and an empty deque holds 760 bytes of every session.
@@ -136,9 +128,8 @@ class SessionDriver:
         self._alarm = Alarm(self._loop, clock, self._pass_time)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._last_words: dict[ItemId, asyncio.TimerHandle] = {}
-        self._heard_until = 0
         self.buffer_start = 0
-        self._tail = CallerTail(self.codecs.fresh)
+        self.caller = CallerTrack(self.codecs.fresh, clock.wall_ms, self._append_audio, recorder)
         self.unheard_from: int | None = None
         """Where on the caller's track begins what no model may have heard, while a link is lost."""
         self._look_at_state()
@@ -223,7 +214,7 @@ class SessionDriver:
                 case f.TurnCommitted(item=item) if item is not None and item.content[0].audio is not None:
                     self.buffer_start = item.content[0].audio.end
                 case f.InputCleared():
-                    self.buffer_start = self._heard_until
+                    self.buffer_start = self.caller.position
                 case f.SessionParked() | f.SessionEnded():
                     self.playout.drop()
                 case _:
@@ -234,20 +225,19 @@ class SessionDriver:
             self.link.link.playing(self.playout.is_playing)
 
     def _look_at_state(self) -> None:
-        """What ``append_audio`` needs of it: looked up once a step, not at each of 50 frames a second."""
-        state = self.session.state
-        self._created_ms = state.created_ms
+        """What the caller's audio needs of it: looked up once a step, not at each of 50 frames a second."""
+        state, caller = self.session.state, self.caller
+        caller.origin_ms = state.created_ms
         self._input_format = state.config.input_format
         self._may_be_speech = state.turn is not None or state.config.turn_detection is None
+        caller.is_speech = self._may_be_speech or self.unheard_from is not None
+        if self._input_format != "pcm":
+            self.leave_straight()
 
     def _pass_time(self) -> None:
         """A line that sends nothing stands still; the track is where the wall clock says, as for what comes next."""
-        elapsed = self._elapsed_samples()
-        is_jitter = elapsed - self._heard_until <= GAP_SAMPLES
-        self.offer(i.TimePassed(self._heard_until if is_jitter else elapsed))
-
-    def _elapsed_samples(self) -> int:
-        return (self._wall_ms() - self._created_ms) * SAMPLES_PER_MS
+        elapsed, position = self.caller.elapsed(), self.caller.position
+        self.offer(i.TimePassed(position if elapsed - position <= GAP_SAMPLES else elapsed))
 
     # -- the log's answers
 
@@ -356,6 +346,7 @@ class SessionDriver:
 
     def _close_link(self) -> None:
         if self.link is not None:
+            self.leave_straight()
             link, self.link = self.link, None
             link.close()
 
@@ -387,11 +378,20 @@ class SessionDriver:
         self.offer(i.Detach(conn, code, clean, cuts))
 
     def append_audio(self, data: bytes, frame: bytes = b"") -> None:
-        """Caller audio in the session's input format: to the recording and the link. Never waits, never a step.
+        """``CallerTrack.append``: to the recording and the link."""
+        self.caller.append(data, frame)
 
-        ``frame``: the client event it came in, as ``ModelLink.append_audio`` is given it.
-        """
-        # One function, few attributes: each of 50 frames a second finds all that it touches out of the caches.
+    def leave_straight(self) -> None:
+        """The next audio goes by way of the link host."""
+        if self.caller.straight is not None:
+            self.caller.straight = None
+            if self.link is not None:
+                self.link.in_step(self.caller.position)
+
+    def _append_audio(self, data: bytes, frame: bytes) -> None:
+        """The whole way, for what does not go straight to the link."""
+        self.leave_straight()
+        caller = self.caller
         pcm, encoded, samples = data, None, len(data) >> 1
         kept: bytes | Encoded = data
         name = self._input_format
@@ -403,17 +403,12 @@ class SessionDriver:
             else:
                 kept = pcm = self.codecs.from_caller(name, data)
                 samples = len(pcm) >> 1
-        start = self._heard_until
-        begin = (self._wall_ms() - self._created_ms) * SAMPLES_PER_MS - samples
-        if begin - start > GAP_SAMPLES:
-            if self.buffer_start == start:
-                self.buffer_start = begin
-            start = begin
-        self._heard_until = end = start + samples
-        if self.recorder is not None:
-            self.recorder.write("caller", start, pcm)
-        else:
-            self._tail.add(start, end, kept, self._may_be_speech or self.unheard_from is not None)
+        before = caller.position
+        start, end = caller.place(samples)
+        if self.buffer_start == before:
+            self.buffer_start = start
+        caller.is_speech = self._may_be_speech or self.unheard_from is not None
+        caller.keep(start, end, pcm, kept)
         if self.link is not None:
             self.link.append(pcm, start, end, encoded, frame)
         elif self.unheard_from is None:
@@ -434,13 +429,21 @@ class SessionDriver:
             self.playout.add_audio(item, rest, 0)
         self.playout.finish(item)
 
+    @property
+    def recorder(self) -> Recorder | None:
+        return self.caller.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self.caller.recorder = recorder
+
     def now(self) -> Now:
         return self._clock.now()
 
     @property
     def heard_until(self) -> int:
         """Samples of the input track so far: where the next audio goes."""
-        return self._heard_until
+        return self.caller.position
 
     def report_playout(self, item: ItemId, audio_end_ms: int) -> None:
         """The listener says what it has played; it knows better than the release clock, also a little later."""
@@ -573,13 +576,13 @@ class SessionDriver:
     @property
     def kept_from(self) -> int:
         """Where what is kept of the caller's audio begins."""
-        return 0 if self.recorder is not None else self._tail.kept_from
+        return 0 if self.recorder is not None else self.caller.kept_from
 
     async def caller_audio(self, start: int, end: int) -> bytes:
         """[start, end) of what the caller said: from the recording, else from memory; b"" if it is not to be had."""
         if self.recorder is not None:
             return await self.host.read_recording(self, "caller", start, end)
-        return self._tail.read(start, end)
+        return self.caller.read(start, end)
 
     def stop(self, error: Exception | None = None) -> None:
         """Step down: no more output, no more input. Clients are told to resume (elsewhere or here again)."""

@@ -155,6 +155,8 @@ class LinkHost:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._driver.link is self:
+            self._driver.leave_straight()
         self._driver.playout.hold(False)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
@@ -166,7 +168,12 @@ class LinkHost:
     @property
     def _appended(self) -> int:
         """Samples given to the link so far."""
-        return self._next_position - self._behind
+        caller = self._driver.caller
+        return (self._next_position if caller.straight is None else caller.position) - self._behind
+
+    def in_step(self, position: int) -> None:
+        """What went straight to the link ends at ``position`` of the track."""
+        self._next_position = position
 
     def passes(self, name: AudioFormat) -> bool:
         """Whether audio in this format goes to the link as it is, so that nobody need decode it for ``append``."""
@@ -207,6 +214,8 @@ class LinkHost:
                 link.replay_audio(pcm)
             else:
                 link.append_audio(pcm, frame)
+                if encoded is None:  # What comes is PCM16 as it is.
+                    self._driver.caller.straight = link.straight
         elif encoded is not None and encoded.format == link.input_format:
             link.append_encoded(encoded.data, end - start, is_replay=is_late)
         else:
@@ -239,6 +248,7 @@ class LinkHost:
             self.link.commit_audio(item_id, start, end)
             return
         if self._held is None:
+            self._driver.leave_straight()
             self._held, self._next = deque(), self._release_held
         if item_id not in self._due:
             self._due += (item_id,)

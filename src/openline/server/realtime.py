@@ -175,7 +175,7 @@ class RealtimeConnection:
     async def _attach(self, driver: SessionDriver, wishes: Wishes) -> None:
         state = driver.session.state
         self._driver = driver
-        self._hear = driver.append_audio if wishes.role == "speaker" else None
+        self._hear = driver.caller.append if wishes.role == "speaker" else None
         self.role, self.pacing_ms = wishes.role, wishes.pacing_ms
         self._shows_server_tools = self.opted_in or wishes.server_tools
         self._ids = frames.EventIds(state.epoch)

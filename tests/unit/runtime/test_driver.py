@@ -11,7 +11,8 @@ import pytest
 from openline.core import inputs as i
 from openline.core.model import Limits, ResponseRequest
 from openline.errors import LogConflict, LogUnavailable
-from openline.runtime.driver import CLOSE_ELSEWHERE, GAP_MS
+from openline.runtime.caller_track import GAP_MS
+from openline.runtime.driver import CLOSE_ELSEWHERE
 from openline.testing.link_scripted import ScriptedLinkFactory
 from openline.testing.scripts import ReplyPlan, play_list, scripted_silence
 from openline.testing.virtual_time import run_virtual

@@ -23,6 +23,7 @@ class SlowLink:
 
     hears = True
     input_format = "pcm"
+    straight = None
 
     def __init__(self) -> None:
         self.may_open = asyncio.Event()
@@ -63,12 +64,17 @@ class Driver:
         self.offered: list[i.Input] = []
         self.heard_until = self.kept_from = self.buffer_start = 0
         self.unheard_from: int | None = None
+        self.link: LinkHost | None = None
+        self.caller = SimpleNamespace(straight=None, position=0)
         self.disk = asyncio.Event()
         self.disk.set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def offer(self, input_: i.Input) -> None:
         self.offered.append(input_)
+
+    def leave_straight(self) -> None:
+        assert self.caller.straight is None, "no link here takes audio straight"
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))

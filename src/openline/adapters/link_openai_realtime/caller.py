@@ -31,7 +31,8 @@ class Up(Protocol):
 
     is_writable: bool
 
-    def send(self, payload: bytes) -> None: ...
+    @property
+    def send(self) -> Callable[[bytes], object]: ...
 
 
 class Line(Protocol):
@@ -54,7 +55,8 @@ class Line(Protocol):
 
 class CallerAudio:
     """``input_format``: what the provider is sent, or will be once it has agreed to it. ``socket``: where to, once
-    there is one."""
+    there is one. ``appended``: samples given to the link so far, which the link counts; what goes straight is counted
+    here. ``may_go_straight``: the link has nothing to do with what is said, either."""
 
     __slots__ = (
         "_asked",
@@ -69,7 +71,9 @@ class CallerAudio:
         "_transcoder",
         "_turns",
         "_waiting",
+        "appended",
         "input_format",
+        "may_go_straight",
         "socket",
     )
 
@@ -97,10 +101,29 @@ class CallerAudio:
         """What was done to the caller's audio meanwhile, in order."""
         self._is_behind = False
         """What came all at once is not through yet: what is said now must come after it, however late."""
+        self.appended = 0
         self.input_format: AudioFormat = "pcm"
+        self.may_go_straight = False
         self.socket: Up | None = None
 
     # -- audio
+
+    def straight(self, data: bytes, samples: int, frame: bytes) -> bool:
+        """``append`` of PCM16 where it comes down to this, as it does for nearly all that is said."""
+        socket = self.socket
+        if (
+            not self.may_go_straight
+            or self._switch
+            or self._is_behind
+            or self.input_format != "pcm"
+            or socket is None
+            or not socket.is_writable
+        ):
+            return False
+        self.appended += samples
+        self._turns.position += samples
+        socket.send(upstream.append_audio(data, frame))
+        return True
 
     def append(self, name: AudioFormat, data: bytes, samples: int, frame: bytes = b"") -> None:
         """``samples``: how far it moves the link's position. ``frame``: as ``upstream.append_audio`` takes it."""

@@ -27,7 +27,7 @@ from openline.adapters.link_openai_realtime.socket import (
 from openline.core.audio import BYTES_PER_MS, SAMPLES_PER_MS
 from openline.core.model import AudioFormat, Item, SessionConfig
 from openline.errors import LinkError
-from openline.ports import CodecFactory, LinkSink, ModelLink, ResponseStart
+from openline.ports import CodecFactory, LinkSink, ModelLink, ResponseStart, Straight
 from openline.types import ItemId, ResponseId, SessionId
 from openline.wire import upstream
 
@@ -98,7 +98,7 @@ class OpenAIRealtimeLink(ModelLink):
         "_is_playing",
         "_knows_transcription",
         "_last",
-        "_position",
+        "_appended",
         "_preparing",
         "_provider",
         "_recent",
@@ -116,6 +116,7 @@ class OpenAIRealtimeLink(ModelLink):
         "input_format",
         "output_format",
         "rotations",
+        "straight",
     )
 
     hears = True
@@ -140,7 +141,8 @@ class OpenAIRealtimeLink(ModelLink):
         self._recent_format: AudioFormat = "pcm"
         self._recent_bytes = 0
         self._recent_max = OVERLAP_MS * BYTES_PER_MS["pcm"]
-        self._position = 0
+        self._appended = 0
+        """Samples given to this link before there was ``_audio``, or when there was none any more."""
         self._is_playing = False
         self._is_closed = False
         self._held: list[Command] | None = []
@@ -155,6 +157,7 @@ class OpenAIRealtimeLink(ModelLink):
         self._timer: asyncio.TimerHandle | None = None
         self.input_format: AudioFormat = "pcm"
         self.output_format: AudioFormat = "pcm"
+        self.straight: Straight | None = None
         self.rotations = 0
         self.counts: Counter[str] = Counter()
 
@@ -213,12 +216,15 @@ class OpenAIRealtimeLink(ModelLink):
 
     def _take(self, session: ProviderSession, born: float) -> None:
         """From here on audio goes to ``session``; what was kept goes there first."""
-        session.turns.begin_at(self._position, self._recent_samples())
-        session.confirmed = self._position
+        position = self._position
+        session.turns.begin_at(position, self._recent_samples())
+        session.confirmed = session.audio.appended = position
         for data in self._recent or ():
             session.audio.replay(self._recent_format, data)
         self._forget_all_recent()
-        self._session, self._audio = session, session.audio
+        self._leave()
+        self._session, self._audio, self.straight = session, session.audio, session.audio.straight
+        self._audio.may_go_straight = True
         self.input_format, self.output_format = session.audio.input_format, "pcm"
         self._born = born
         self._rotate_after = born + self._settings.rotate_s
@@ -232,7 +238,8 @@ class OpenAIRealtimeLink(ModelLink):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._preparing
         self._drop_standby()
-        session, self._session, self._audio = self._session, None, None
+        session = self._session
+        self._leave()
         if session is not None:
             await session.close()
         await asyncio.gather(*self._closing)
@@ -243,12 +250,25 @@ class OpenAIRealtimeLink(ModelLink):
             self._standby = None
             self._rotate_later()
             return
-        self._last, self._session, self._audio = session, None, None
+        self._last = session
+        self._leave()
         self._drop_standby()
         if self._timer is not None:
             self._timer.cancel()
         if self._sink is not None and not self._is_closed:
             self._sink.lost(error)
+
+    def _leave(self) -> None:
+        """No audio goes to the session any more."""
+        if self._audio is not None:
+            self._audio.may_go_straight = False
+        self._appended = self._position
+        self._session, self._audio, self.straight = None, None, None
+
+    @property
+    def _position(self) -> int:
+        """Samples given to this link so far."""
+        return self._appended if self._audio is None else self._audio.appended
 
     def takes(self, session: ProviderSession) -> None:
         if session is self._session:
@@ -323,6 +343,8 @@ class OpenAIRealtimeLink(ModelLink):
         assert self._sink is not None
         born = asyncio.get_running_loop().time()
         self._recent = self._recent or []
+        if self._audio is not None:
+            self._audio.may_go_straight = False
         config, items = self._config, tuple(self._sink.conversation())
         try:
             new = await self._connect(self._sink, config, items)
@@ -338,6 +360,8 @@ class OpenAIRealtimeLink(ModelLink):
 
     def _rotate_later(self) -> None:
         self._forget_all_recent()
+        if self._audio is not None:
+            self._audio.may_go_straight = True
         self._rotate_after = asyncio.get_running_loop().time() + self._settings.rotate_retry_s
 
     def _swap(self, old: ProviderSession, standby: _Standby) -> None:
@@ -369,15 +393,21 @@ class OpenAIRealtimeLink(ModelLink):
 
     def append_audio(self, pcm: bytes, frame: bytes = b"") -> None:
         samples = len(pcm) >> 1
-        self._position += samples
+        self._count(samples)
         if self._recent is not None:
             self._keep("pcm", pcm)
         if self._audio is not None:
             self._audio.append("pcm", pcm, samples, frame)
 
+    def _count(self, samples: int) -> None:
+        if self._audio is None:
+            self._appended += samples
+        else:
+            self._audio.appended += samples
+
     def replay_audio(self, pcm: bytes) -> None:
         samples = len(pcm) >> 1
-        self._position += samples
+        self._count(samples)
         if self._recent is not None:
             self._keep("pcm", pcm)
         if self._audio is not None:
@@ -385,7 +415,7 @@ class OpenAIRealtimeLink(ModelLink):
 
     def append_encoded(self, data: bytes, samples: int, *, is_replay: bool = False) -> None:
         name = self.input_format
-        self._position += samples
+        self._count(samples)
         if self._recent is not None:
             self._keep(name, data)
         if self._audio is not None and is_replay:

@@ -11,6 +11,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -248,12 +249,12 @@ class Socket(WSListener):
         "_on_closed",
         "_on_text",
         "_parts",
-        "_put",
         "_told",
         "_transport",
         "alive_at",
         "heard_at",
         "is_writable",
+        "send",
     )
 
     def __init__(
@@ -266,10 +267,12 @@ class Socket(WSListener):
         self._on_closed = on_closed
         self._max_bytes = max_bytes
         self._transport: WSTransport | None = None
-        self._put: Callable[[WSMsgType, bytes], None] = _drop
         self._parts: bytearray | None = None
         self._told: Closed | None = None
         self._is_over = False
+        self.send: Callable[[bytes], object] = _drop
+        """One text message; dropped once the socket is gone (``on_closed`` has said so or will). A field and no
+        method: picows' own function, with nothing of ours between."""
         self.is_writable = True
         self._now = asyncio.get_running_loop().time
         self.heard_at = self._now()
@@ -302,10 +305,6 @@ class Socket(WSListener):
         if self._transport is not None:
             self._transport.disconnect(graceful=False)
 
-    def send(self, payload: bytes) -> None:
-        """One text message; dropped once the socket is gone (``on_closed`` has said so or will)."""
-        self._put(_TEXT, payload)
-
     def ping(self) -> None:
         if self._transport is not None and not self._transport.is_disconnected:
             self._transport.send_ping()
@@ -314,7 +313,7 @@ class Socket(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self._put = transport.send
+        self.send = partial(transport.send, _TEXT)
         transport.underlying_transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -350,7 +349,7 @@ class Socket(WSListener):
             self.heard_at = self.alive_at
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._put = _drop
+        self.send = _drop
         if self._is_over:
             return
         self._is_over = True
@@ -369,7 +368,7 @@ class Socket(WSListener):
         self.is_writable = True
 
 
-def _drop(kind: WSMsgType, payload: bytes) -> None:
+def _drop(payload: bytes) -> None:
     """Not open yet, or gone: nobody will read this."""
 
 
