@@ -3,9 +3,8 @@ sessions one core carries, and the delay it adds.
 
 The generator plays the callers and the server, on one clock. Beside each step stands the floor: the same callers
 and server with nothing between, so what the generator itself is late by can be told apart. Limits are searched in
-rounds, both transports in each (``carried.Search``), and beside them, at one number of sessions, a relay that only
-passes frames on: what of the core's time is the sockets', and whether the machine stood still in that round. A round
-begins when that relay, which has nothing to be late with, is not late.
+rounds (``carried.Search``), in each of them also that of a relay that only passes frames on: what of the core's time is
+the sockets', and what the machine would carry at all in that round.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,59 +27,50 @@ from bench.gateway import free_port
 from bench.generator import Result, direct
 from bench.load_file import Load, Value
 
-QUIET_P99_MS = 3.0
-"""A bare relay's delay, each way, up to which the machine counts as quiet: 1.2 ms are the generator's own, and on a
-quiet machine it was 1.7 to 2.2 ms at 150 sessions. Above it, the host has held a core back for some 10 ms or more."""
-QUIET_WAIT_S = 30.0
+BARE = "bare"
 
 
 @dataclass
-class _Transport:
+class _Candidate:
+    """The gateway before a plain server or one with TLS, or the bare relay before a plain one."""
+
     name: str
     search: Search
     runs: list[Result] = field(default_factory=list)
+    cores: list[float] = field(default_factory=list)
+    """Of the core, in each round, at the number of sessions that is common to all."""
     why_not: str = ""
     """Why it cannot be measured here."""
 
 
 def measure(load: Load, *, is_quick: bool) -> dict[str, Any]:
-    """For each transport: sessions carried (the middle of the rounds), and each step with up and down; the floor of
-    each step; CPU beside a bare relay."""
+    """For plain, TLS and the bare relay: sessions carried (the middle of the rounds), and each step with up and down;
+    the floor of each step; our CPU beside that of the bare relay."""
     rounds = 1 if is_quick else int(load.number("rounds", 3))
     common = min(int(load.number("common_sessions", 100)), max(load.sessions))
-    start = int(load.number("start", 150))
-    transports = [
-        _Transport(name, Search.from_start(load.sessions, start))
-        for name in load.text("transports", "plain,tls").split(",")
+    names = load.text("transports", "plain,tls").split(",")
+    ours = [
+        _Candidate(name, Search.from_start(load.sessions, int(load.number("start", 150)))) for name in names
     ]
-    beside: list[tuple[Result, Result]] = []
-    patience = 0 if is_quick else int(load.number("patience", 30))
-    unquiet = 0
+    bare = _Candidate(BARE, Search.from_start(load.sessions, int(load.number("bare_start", 300))))
     with tempfile.TemporaryDirectory(prefix="openline-bench-") as folder:
         put = partial(_run, load, Path(folder), is_quick)
         floor = _floors(load, is_quick)
-        for transport in transports:
+        for candidate in ours:
             for sessions in load.sessions:
                 if sessions < common:
-                    put(transport, sessions)
+                    put(candidate, sessions)
         for number in range(rounds):
-            bare, waits = _when_quiet(
-                partial(_bare, load, common, Path(folder), is_quick), patience - unquiet
-            )
-            unquiet += waits
-            for transport in transports:
-                if not transport.why_not:
-                    run = put(transport, common)
-                    if transport is transports[0]:
-                        beside.append((bare, run))
-                    transport.search.once(partial(put, transport))
-                    limit = transport.search.limits[-1]
-                    print(f"   round {number + 1}, {transport.name}: {limit} sessions", flush=True)
-    return {
-        "floor": floor,
-        **{transport.name: _summary(transport) for transport in transports},
-        "bare": {**_beside(beside, common), "unquiet": unquiet},
-    }
+            for candidate in (bare, *ours):
+                if candidate.why_not:
+                    continue
+                candidate.cores.append(_core(put(candidate, common)))
+                candidate.search.once(partial(put, candidate))
+                limit = candidate.search.limits[-1]
+                print(f"   round {number + 1}, {candidate.name}: {limit} sessions", flush=True)
+    found = {candidate.name: _summary(candidate) for candidate in (*ours, bare)}
+    found[BARE]["times"] = _times(ours[0].cores, bare.cores)
+    return {"floor": floor, **found}
 
 
 def _floors(load: Load, is_quick: bool) -> dict[str, Result]:
@@ -96,69 +85,52 @@ def _floors(load: Load, is_quick: bool) -> dict[str, Result]:
     return floors
 
 
-def _run(load: Load, folder: Path, is_quick: bool, transport: _Transport, sessions: int) -> Result:
+def _run(load: Load, folder: Path, is_quick: bool, candidate: _Candidate, sessions: int) -> Result:
     try:
-        with upstream_of(folder, is_tls=transport.name == "tls") as (make_command, environment, extra):
+        with upstream_of(folder, is_tls=candidate.name == "tls") as (gateways, environment, extra):
             run = one_run(
                 load,
                 sessions,
                 is_quick=is_quick,
-                make_command=make_command,
+                make_command=_bare(int(extra["upstream"])) if candidate.name == BARE else gateways,
                 environment=environment,
                 extra=extra,
             )
     except RuntimeError as error:
-        print(f"   {transport.name}: {sessions} sessions: {error}", flush=True)
-        transport.why_not = str(error)
+        print(f"   {candidate.name}: {sessions} sessions: {error}", flush=True)
+        candidate.why_not = str(error)
         return {"sessions": sessions, "faults": [str(error)[-200:]]}
-    transport.runs.append(run)
-    print(f"   {transport.name}: {line(run)}", flush=True)
+    candidate.runs.append(run)
+    print(f"   {candidate.name}: {line(run)}", flush=True)
     return run
 
 
-def _bare(load: Load, sessions: int, folder: Path, is_quick: bool) -> Result:
-    with upstream_of(folder, is_tls=False) as (_, environment, extra):
-        url = f"ws://127.0.0.1:{extra['upstream']}/v1"
+def _bare(upstream: int) -> Callable[..., list[str]]:
+    def command(load: Load, *, port: int, data: Path) -> list[str]:
+        url = f"ws://127.0.0.1:{upstream}/v1"
+        return [sys.executable, "-m", "bench.bare_relay", "--port", str(port), "--upstream", url]
 
-        def command(load: Load, *, port: int, data: Path) -> list[str]:
-            return [sys.executable, "-m", "bench.bare_relay", "--port", str(port), "--upstream", url]
-
-        run = one_run(
-            load, sessions, is_quick=is_quick, make_command=command, environment=environment, extra=extra
-        )
-    print(f"   bare relay: {line(run)}", flush=True)
-    return run
+    return command
 
 
-def _when_quiet(bare: Callable[[], Result], patience: int) -> tuple[Result, int]:
-    """The first run of a bare relay that is not late, or the last of ``patience`` more; how many were late before."""
-    for waits in range(patience):
-        run = bare()
-        if _worst(run) < QUIET_P99_MS:
-            return run, waits
-        time.sleep(QUIET_WAIT_S)
-    return bare(), patience
+def _core(run: Result) -> float:
+    return float(run["gateway"]["core"]) if "gateway" in run else 0.0
 
 
-def _summary(transport: _Transport) -> dict[str, Any]:
+def _summary(candidate: _Candidate) -> dict[str, Any]:
     steps: dict[str, Any] = {}
-    for sessions in sorted({run["sessions"] for run in transport.runs}):
-        runs = sorted((run for run in transport.runs if run["sessions"] == sessions), key=_worst)
+    for sessions in sorted({run["sessions"] for run in candidate.runs}):
+        runs = sorted((run for run in candidate.runs if run["sessions"] == sessions), key=_worst)
         steps[str(sessions)] = {"middle": runs[(len(runs) - 1) // 2], "runs": runs}
-    limits = transport.search.limits
-    return {"sessions": int(statistics.median(limits)) if limits else 0, "limits": limits, "steps": steps}
+    limits = candidate.search.limits
+    middle = int(statistics.median(limits)) if limits else 0
+    return {"sessions": middle, "limits": limits, "cores": candidate.cores, "steps": steps}
 
 
-def _beside(pairs: list[tuple[Result, Result]], sessions: int) -> dict[str, Any]:
+def _times(ours: list[float], bare: list[float]) -> float | None:
     """How many times the CPU of a relay that does nothing ours takes, in the middle of the rounds."""
-    cores = [(bare["gateway"]["core"], ours["gateway"]["core"]) for bare, ours in pairs if "gateway" in ours]
-    times = [ours / bare for bare, ours in cores if bare]
-    return {
-        "sessions": sessions,
-        "cores": cores,
-        "times": round(statistics.median(times), 2) if times else None,
-        "runs": [bare for bare, _ in pairs],
-    }
+    times = [mine / its for mine, its in zip(ours, bare, strict=False) if mine and its]
+    return round(statistics.median(times), 2) if times else None
 
 
 Start = tuple[Callable[..., list[str]], dict[str, str], dict[str, Value]]
