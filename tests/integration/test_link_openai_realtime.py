@@ -430,12 +430,17 @@ def test_the_connection_is_renewed_when_it_is_quiet_and_nothing_is_doubled() -> 
 def test_a_renewed_connection_is_given_what_a_detector_may_not_have_told_of_yet() -> None:
     async def do(scene: Scene) -> None:
         await scene.open(SessionConfig())
+        straight = scene.link.straight
+        assert straight is not None and straight(QUIET, len(QUIET) // 2, b"")
         await until(lambda: len(scene.fake.connections) == 2)
         for _ in range(50):
+            assert not straight(QUIET, len(QUIET) // 2, b""), "the link keeps what is said meanwhile"
             scene.link.append_audio(QUIET)
         assert scene.link.rotations == 0, "it waits until it has so much to give"
         await until(lambda: scene.link.rotations == 1)
         await until(lambda: len(scene.fake.latest.audio) == 35 * len(QUIET))
+        assert not straight(QUIET, len(QUIET) // 2, b""), "it led to the old one"
+        assert scene.link.straight is not None and scene.link.straight(QUIET, len(QUIET) // 2, b"")
 
     play(do, rotate_s=0.2, rotate_by_s=60.0, rotate_retry_s=0.05)
 
@@ -575,6 +580,17 @@ def test_a_loop_that_was_busy_for_a_while_is_no_dead_line() -> None:
         assert scene.sink.error is None
 
     play(do, ping_s=0.05, dead_s=0.5)
+
+
+def test_after_a_renewal_that_fails_audio_goes_straight_again() -> None:
+    async def do(scene: Scene) -> None:
+        scene.fake.opens = ["ok", "http:503"]
+        await scene.open(SessionConfig())
+        due = scene.link._rotate_after
+        await until(lambda: scene.link._rotate_after != due)
+        assert scene.link.straight is not None and scene.link.straight(QUIET, len(QUIET) // 2, b"")
+
+    play(do, rotate_s=0.1, rotate_by_s=60.0, rotate_retry_s=60.0)
 
 
 def test_a_renewal_that_fails_leaves_the_old_connection_as_it_was() -> None:

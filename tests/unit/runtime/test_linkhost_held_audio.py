@@ -74,7 +74,10 @@ class Driver:
         self.offered.append(input_)
 
     def leave_straight(self) -> None:
-        assert self.caller.straight is None, "no link here takes audio straight"
+        if self.caller.straight is not None:
+            self.caller.straight = None
+            assert self.link is not None
+            self.link.in_step(self.caller.position)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -132,6 +135,30 @@ def test_a_link_that_takes_for_ever_keeps_the_newest_half_minute() -> None:
         assert len(link.heard) == HELD_MAX_MS * 48
         assert bytes(link.heard[:2]) == numbered(50)[:2]
         assert host.map.to_track(0) == 480 * 50, "what was dropped leaves a gap, not a shift"
+
+    asyncio.run(story())
+
+
+def test_what_went_straight_waits_too_while_earlier_audio_is_recognised() -> None:
+    async def story() -> None:
+        driver, link = Driver(), SlowLink()
+        host = driver.link = LinkHost(cast(Any, driver), 1)
+        host.open(cast(Any, lambda session, config: link), 0)
+        link.may_open.set()
+        while not driver.offered:
+            await asyncio.sleep(0)
+        host.append(numbered(10), 4800, 5280)
+        driver.caller = SimpleNamespace(straight=link.append_audio, position=480 * 13)  # two frames more
+        assert host._appended == 480 * 3
+        driver.disk.clear()
+        host.transcribe(ItemId("item_old"), AudioRange(0, 480 * 3))
+        assert driver.caller.straight is None, "one buffer: it is cleared for what is recognised"
+        host.append(numbered(13), 480 * 13, 480 * 14)
+        assert bytes(link.heard) == numbered(10)
+        driver.disk.set()
+        await driver.settled()
+        assert link.recognized and bytes(link.heard) == numbered(13)
+        assert host._appended == 480 * 4 and host.map.to_track(480 * 3) == 480 * 13
 
     asyncio.run(story())
 
