@@ -98,7 +98,8 @@ def _run(load: Load, folder: Path, is_quick: bool, candidate: _Candidate, sessio
             )
     except RuntimeError as error:
         print(f"   {candidate.name}: {sessions} sessions: {error}", flush=True)
-        candidate.why_not = str(error)
+        if not candidate.runs:  # Else it was too many for it, and fewer may do.
+            candidate.why_not = str(error)
         return {"sessions": sessions, "faults": [str(error)[-200:]]}
     candidate.runs.append(run)
     print(f"   {candidate.name}: {line(run)}", flush=True)

@@ -20,7 +20,7 @@ FRAME = 480
 ACTS = st.lists(
     st.one_of(
         st.integers(1, 12),
-        st.sampled_from(["pause", "refuse", "lose", "speak", "stop", "commit", "update", "record"]),
+        st.sampled_from(["pause", "refuse", "lose", "speak", "stop", "commit", "idle", "record"]),
     ),
     max_size=25,
 )
@@ -108,7 +108,7 @@ async def play(acts: list[int | str], *, is_straight: bool, is_recorded: bool) -
                     link.sink.turn_committed(max(0, position - FRAME), position)
                 case "record":
                     driver.recorder = None if driver.recorder is not None else recorder
-                case _:
+                case _:  # idle
                     await asyncio.sleep(0.01)
             state, host = driver.session.state, driver.link
             place = (driver.heard_until, driver.buffer_start, driver.unheard_from)

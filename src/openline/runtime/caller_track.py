@@ -54,13 +54,9 @@ class CallerTrack(CallerTail):
             samples = len(data) >> 1
             start = self.position
             end = start + samples
-            is_in_time = (self._wall_ms() - self.origin_ms) * SAMPLES_PER_MS - end <= GAP_SAMPLES
-            if is_in_time and straight(data, samples, frame):
+            if self.elapsed() - end <= GAP_SAMPLES and straight(data, samples, frame):
                 self.position = end
-                if self.recorder is None:
-                    self.add(start, end, data, self.is_speech)
-                else:
-                    self.recorder.write("caller", start, data)
+                self.keep(start, end, data, data)
                 return
         self._otherwise(data, frame)
 

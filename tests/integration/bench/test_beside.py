@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench import beside
+from bench import beside, relay
 from bench.carried import Search
+from bench.load_file import all_loads
+from bench.results import value_of
 
 STEPS = (10, 20, 30, 40, 50)
 
@@ -57,3 +59,27 @@ def test_times_say_how_far_the_rounds_let_them_vary() -> None:
     once_nothing = {**theirs, "limits": [0, *theirs["limits"][1:]]}
     times = beside._times({"openline": ours, "pipecat": once_nothing})
     assert times["pipecat"]["sessions"] == 4.0 and "most" not in times["pipecat"]
+
+
+def test_the_middle_of_the_rounds_counts_in_front_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the load file's own figures: none of them may point to nothing."""
+    load = next(load for load in all_loads() if load.name == "relay_upstream")
+    limits = {"plain": [300, 50, 350, 300, 100], "tls": [200] * 5, "bare": [600, 300, 600, 600, 400]}
+    cores = {"plain": 0.5, "tls": 0.6, "bare": 0.2}
+    delays = {"p50_ms": 1.0, "p99_ms": 2.0}
+
+    def run(_load: Any, _folder: Any, _quick: bool, candidate: Any, sessions: int) -> dict[str, Any]:
+        is_carried = sessions <= limits[candidate.name][len(candidate.search.limits)]
+        lanes = dict.fromkeys(("up", "audio", "reply"), delays)
+        found = {"sessions": sessions, "faults": [] if is_carried else ["audio p99"], **lanes}
+        found["gateway"] = {"core": cores[candidate.name]}
+        candidate.runs.append(found)
+        return found
+
+    monkeypatch.setattr(relay, "_run", run)
+    monkeypatch.setattr(relay, "_floors", lambda *_: {})
+    measured = relay.measure(load, is_quick=False)
+    assert [measured[name]["limits"] for name in limits] == list(limits.values())
+    assert [measured[name]["sessions"] for name in limits] == [300, 200, 600]
+    assert measured["bare"]["times"] == 2.5
+    assert all(value_of(measured, target) is not None for target in load.targets)

@@ -87,6 +87,7 @@ class OpenAIRealtimeLink(ModelLink):
     """``counts``: events that were unknown, malformed, garbage, errors; frames of audio that were dropped."""
 
     __slots__ = (
+        "_appended",
         "_audio",
         "_born",
         "_closing",
@@ -98,7 +99,6 @@ class OpenAIRealtimeLink(ModelLink):
         "_is_playing",
         "_knows_transcription",
         "_last",
-        "_appended",
         "_preparing",
         "_provider",
         "_recent",
