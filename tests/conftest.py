@@ -1,4 +1,5 @@
-"""What all tests share: a time limit each, the rewrite flag of the scenarios, and skips that say why.
+"""What all tests share: a time limit each, Hypothesis's settings, the rewrite flag of the scenarios, and skips that
+say why.
 
 A test that hangs is ended with its own stack as the failure. The limit is 20 s; 60 s under integration/,
 conformance/ and e2e/; ``@pytest.mark.timeout(seconds)`` sets another.
@@ -13,8 +14,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from figures import figure
+
+settings.register_profile("openline", deadline=None)  # LIMIT_S is a test's; a slow machine is no fault.
+settings.load_profile("openline")
 
 LIMIT_S = 20.0
 """Above any honest unit test by two orders; low enough that a hang is noticed (trio's own figure)."""

@@ -134,7 +134,7 @@ def assert_valid(schema: dict[str, Any], reply: Reply) -> None:
         assert not errors, f"{call.arguments}: {errors}"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tools, sentences, st.sampled_from(['"required"', '{"type": "function", "name": "run_probe"}']))
 @example({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 2}},
           "required": ["a"]}, "", '"required"')  # fmt: skip
@@ -154,14 +154,14 @@ def test_forced_calls_are_always_valid(schema: dict[str, Any], text: str, choice
     assert_valid(schema, reply)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tools, sentences)
 def test_what_is_taken_from_speech_is_valid(schema: dict[str, Any], text: str) -> None:
     assume(text)
     assert_valid(schema, reply_to(schema, text, '"auto"'))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tools, sentences)
 def test_json_that_is_asked_for_is_valid(schema: dict[str, Any], text: str) -> None:
     item = Item(ItemId("item_1"), "message", "user", "user", content=(Part("input_text", text),))
@@ -172,7 +172,7 @@ def test_json_that_is_asked_for_is_valid(schema: dict[str, Any], text: str) -> N
     assert not errors, f"{said}: {errors}"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     tools,
     st.recursive(
@@ -187,7 +187,7 @@ def test_our_judgement_is_that_of_jsonschema(schema: dict[str, Any], value: Any)
         assert accepts({**part, "$defs": DEFS}, value, schema) == judge.is_valid(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.text(max_size=80),
     st.sampled_from(['"auto"', '"none"', '"required"', "nonsense", "{}", "[1]"]),

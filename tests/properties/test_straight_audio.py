@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -72,6 +73,7 @@ class Log:
 
 
 async def play(acts: list[int | str], *, is_straight: bool, is_recorded: bool) -> Log:
+    random.seed(0)  # A new link comes after a delay that varies: both ways get the same ones.
     log, links, number = Log(), list[Ear](), 0
 
     def make(session: SessionId, config: SessionConfig) -> Ear:

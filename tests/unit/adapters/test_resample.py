@@ -56,7 +56,7 @@ def test_20_ms_in_is_20_ms_out_from_the_first_frame_on(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 @given(cuts=st.lists(st.integers(0, 3_000), max_size=12))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_however_it_is_cut_the_result_is_the_same(
     source: int, target: int, backend: str, cuts: list[int]
 ) -> None:

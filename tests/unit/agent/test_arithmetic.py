@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openline.agent.arithmetic import MAX_VALUE, evaluate
@@ -53,7 +53,6 @@ def test_what_is_no_sum_is_refused_in_words(text: str) -> None:
     assert len(text) < 5 or text not in str(caught.value), "the caller's words are not repeated"
 
 
-@settings(deadline=None)
 @given(st.text("0123456789+-*/%(). ^", max_size=60))
 def test_any_text_gives_a_bounded_number_or_a_tool_error(text: str) -> None:
     try:

@@ -201,7 +201,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(sorted(SCHEMA["properties"])), json_values, max_size=6))
 def test_what_binds_is_what_the_schema_allows(arguments: dict[str, Any]) -> None:
     is_valid = Draft202012Validator(SCHEMA).is_valid(arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openline.rules.numbers import find_duration, find_numbers, read_number, say_number
@@ -33,7 +33,6 @@ def test_numbers_are_read(text: str, values: list[float]) -> None:
     assert [number.value for number in find_numbers(text.split())] == values
 
 
-@settings(deadline=None)
 @given(st.integers(-999_999_999, 999_999_999))
 def test_what_is_said_is_read_again(value: int) -> None:
     words = say_number(value).split()

@@ -242,7 +242,7 @@ def test_many_busy_sessions_share_the_rounds_of_one_thread() -> None:
     run(story())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     moves=st.lists(
         st.one_of(
