@@ -63,15 +63,20 @@ def replace_in(text: str, fresh: str) -> str:
 
 
 def _source(results: dict[str, dict[str, Any]]) -> str:
-    if not results:
-        return ""
-    newest = max(results.values(), key=lambda result: str(result["at"]))
-    facts = newest["machine"]
-    commits = sorted({str(result["commit"]) for result in results.values()})
-    return (
-        f"\n{facts['cpu']}, {facts['cores']} cores, {facts['system']}, {facts['python']}; "
-        f"newest run {newest['at'][:10]}; commits {', '.join(commits)}.\n"
+    """What was measured where, newest first: a result is worth nothing without its machine."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for result in sorted(results.values(), key=lambda result: str(result["at"]), reverse=True):
+        facts = result["machine"]
+        machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}, {facts['python']}"
+        measured.setdefault(machine, []).append(result)
+    return "".join(
+        f"\n{machine}: {', '.join(_origin(result) for result in there)}.\n"
+        for machine, there in measured.items()
     )
+
+
+def _origin(result: dict[str, Any]) -> str:
+    return f"{result['name']} ({result['at'][:10]}, {result['commit']})"
 
 
 def _bound(target: Target, name: str) -> str:

@@ -194,13 +194,25 @@ def test_the_table_stands_between_its_marks_and_admits_what_was_not_measured() -
     load = load_named("resume")
     measured = {
         "resume": {
+            "name": "resume",
             "at": "2026-11-23T10:00:00+00:00",
             "commit": "abc",
             "machine": {"cpu": "X", "cores": 2, "system": "Linux 6", "python": "CPython 3.11"},
             "values": {"p50": 7.25},
         }
     }
+    measured["replay"] = measured["resume"] | {"name": "replay", "at": "2026-11-24T10:00:00+00:00"}
+    measured["full"] = measured["resume"] | {
+        "name": "full",
+        "at": "2026-11-25T10:00:00+00:00",
+        "machine": {"cpu": "Y", "cores": 1, "system": "Linux 6", "python": "CPython 3.11"},
+    }
     fresh = table([load], measured)
+    assert fresh.splitlines()[-3:] == [
+        "Y, 1 cores, Linux 6, CPython 3.11: full (2026-11-25, abc).",
+        "",
+        "X, 2 cores, Linux 6, CPython 3.11: replay (2026-11-24, abc), resume (2026-11-23, abc).",
+    ]
     assert fresh.splitlines()[2] == f"| **{load.what}** | | | | | |"
     assert "| p50 | 7.25 ms | 50 | 20 |  | goal |" in fresh
     assert "p99 | not measured | 50 | 20 |  | - |" in fresh
