@@ -13,7 +13,7 @@ from typing import Any
 
 from websockets.exceptions import WebSocketException
 
-from bench.caller import Caller, is_type, read_wav, user_message
+from bench.caller import Caller, Event, is_type, read_wav, user_message
 from bench.gateway import Gateway
 from bench.load_file import Load
 
@@ -110,9 +110,13 @@ async def _interrupt(load: Load, caller: Caller, phrase: Any) -> list[float]:
     finally:
         await speaking
     # The words of the interruption are a turn of their own: wait for its reply and let it end.
-    await caller.until(DONE, since_s=heard + 0.5)
+    await caller.until(_is_whole_reply, since_s=heard)
     await _silence(caller)
     return [(heard - caller.speech_began_s) * 1000] if was_playing else []
+
+
+def _is_whole_reply(event: Event) -> bool:
+    return DONE(event) and event["response"]["status"] != "cancelled"
 
 
 async def resume(load: Load, gateway: Gateway, rounds: int) -> tuple[list[float], int]:
