@@ -11,7 +11,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from openline.errors import ConfigError, OpenlineError
 from openline.version import VERSION
@@ -74,9 +74,17 @@ def command(name: str) -> Command:
     raise KeyError(name)
 
 
+class Parser(argparse.ArgumentParser):
+    """Takes options by their whole names: the beginning of one means another as soon as two begin like it.
+    Parsers of subcommands are of the class of their parent."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+
 def parser(only: str = "") -> argparse.ArgumentParser:
     """With the options of the command ``only``; without it the overview of all, with no options of any."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="openline",
         description="A live-stream runtime for voice agents: nothing lost, nothing done twice.",
         epilog="'openline COMMAND --help' has the options and an example.",

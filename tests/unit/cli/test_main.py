@@ -60,6 +60,7 @@ def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.C
             "'openline talk' does not know '--no-such-flag'. See 'openline talk --help'.",
         ),
         (["serve", "--prot=1"], "'openline serve' does not know '--prot=1'. Did you mean '--port'?"),
+        (["serve", "--llm-ur", "x"], "'openline serve' does not know '--llm-ur'. Did you mean '--llm-url'?"),
         (["tail", "one", "more"], "'openline tail' does not know 'more'. See 'openline tail --help'."),
         (["replay"], "expected one session's id, or --all"),
         (["replay", "sess_x", "--all"], "expected one session's id, or --all"),
