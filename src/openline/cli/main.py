@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
 def parser(only: str = "") -> argparse.ArgumentParser:
     """With the options of the command ``only``; without it the overview of all, with no options of any."""
-    top = Parser(
+    top: argparse.ArgumentParser = Parser(
         prog="openline",
         description="A live-stream runtime for voice agents: nothing lost, nothing done twice.",
         epilog="'openline COMMAND --help' has the options and an example.",
