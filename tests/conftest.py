@@ -18,7 +18,7 @@ from hypothesis import settings
 
 from figures import figure
 
-settings.register_profile("openline", deadline=None)  # LIMIT_S is a test's; a slow machine is no fault.
+settings.register_profile("openline", deadline=None)  # Slow examples are no failure; a test has a limit.
 settings.load_profile("openline")
 
 LIMIT_S = 20.0
